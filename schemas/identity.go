@@ -1,0 +1,86 @@
+package schemas
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+)
+
+// RunMessages is the account of the transactional messages that the API takes. A campaign's id cannot begin with "~".
+const RunMessages = "~messages"
+
+// RunRule is the account of the messages that one event rule triggers.
+func RunRule(rule string) string { return "~rule." + rule }
+
+// Shards is how many shards an app's devices are spread over. It is part of a cluster's identity: see ClusterConfig.
+const Shards = 4096
+
+// Shard is where the registry keeps a device: 0 to Shards-1.
+func Shard(device string) uint32 { return uint32(xxhash.Sum64String(device) % Shards) }
+
+// DeliveryID is a UUIDv8 (RFC 9562 section 5.8) of hash(run, device, step). run is a campaign's id, or for a
+// transactional message that message's id, prefixed with its app by the caller's key scheme "app/run".
+func DeliveryID(app, run, device string, step uint32) [16]byte {
+	h := sha256.New()
+	var n [4]byte
+	for _, s := range []string{app, run, device} {
+		binary.BigEndian.PutUint32(n[:], uint32(len(s)))
+		h.Write(n[:])
+		h.Write([]byte(s))
+	}
+	binary.BigEndian.PutUint32(n[:], step)
+	h.Write(n[:])
+	var sum [sha256.Size]byte
+	h.Sum(sum[:0])
+	id := [16]byte(sum[:16])
+	id[6] = id[6]&0x0f | 0x80
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// Key joins the parts of a record's key with "/". Apps and campaigns cannot hold a "/", and what may comes last.
+func Key(parts ...string) []byte { return []byte(strings.Join(parts, "/")) }
+
+// SplitKey cuts a key into at most n parts, as Key joined them.
+func SplitKey(key []byte, n int) []string { return strings.SplitN(string(key), "/", n) }
+
+const goneSuffix = "#gone"
+
+// DeviceKey is the key of a device's registration on belfry.devices.
+func DeviceKey(app, device string) []byte { return Key(app, device) }
+
+// DeviceGoneKey is the key of what a provider said of that device. It lies on the device's partition (DevicePartition).
+func DeviceGoneKey(app, device string) []byte { return Key(app, device+goneSuffix) }
+
+// DevicePartition is the partition of belfry.devices for a key of either kind, the same for both of one device. Every
+// producer to that topic must set it: the default partitioner would part them.
+func DevicePartition(key []byte, partitions int32) int32 {
+	k := strings.TrimSuffix(string(key), goneSuffix)
+	return int32(xxhash.Sum64String(k) % uint64(partitions))
+}
+
+// AppendResult adds a result to a ResultBatch under construction: fields concatenate in protobuf.
+func AppendResult(b []byte, r *pb.Result) []byte {
+	// A code may come from a provider's answer, and protobuf strings are UTF-8.
+	r.Code = strings.ToValidUTF8(r.Code, "?")
+	return appendField(b, 1, r)
+}
+
+// AppendExpanded adds a chunk's count to a ResultBatch under construction.
+func AppendExpanded(b []byte, e *pb.Expanded) []byte { return appendField(b, 2, e) }
+
+func appendField(b []byte, field int, m proto.Message) []byte {
+	b = binary.AppendUvarint(b, uint64(field)<<3|2)
+	b = binary.AppendUvarint(b, uint64(proto.Size(m)))
+	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, m)
+	if err != nil {
+		// Only invalid UTF-8 can fail here: device ids were checked at the edge, codes above.
+		panic("schemas: encode result: " + err.Error())
+	}
+	return b
+}
