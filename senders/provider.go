@@ -2,12 +2,17 @@ package senders
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
 	"github.com/belfry/belfry/message"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
+
+// ErrNoToken says that a request was not made because its destination has no valid provider token at this time. The
+// destination waits; the delivery counts no attempt.
+var ErrNoToken = errors.New("no valid provider token")
 
 // Provider is one platform's half of a lane: what a request looks like, who carries it, what the answer means. Package
 // apns, fcm and webpush implement it. All methods are safe for concurrent use.
@@ -27,8 +32,17 @@ type Provider interface {
 	// provider token: without a valid one it fails at once with ErrNoToken.
 	Send(ctx context.Context, r *Request) (*Answer, error)
 
-	// Classify reads an answer, or the error in its place. It is a table: provider-semantics, row by row.
+	// Classify reads an answer, or the error in its place (never ErrNoToken). It is a table: provider-semantics, row by
+	// row.
 	Classify(r *Request, a *Answer, err error) Verdict
+
+	// Ceiling is the most requests that may be in flight to a destination, whatever the lane learns. At least 1.
+	Ceiling(d Destination) int
+
+	// Refresh says that the provider refused the destination's token, and returns at once. Run then renews it, once however
+	// many requests were refused with it, and no more often than the provider allows. Send may fail with ErrNoToken
+	// until it has; Belfry asks for a second request after that, and if it is refused too, stops the destination.
+	Refresh(d Destination)
 
 	// Run keeps what sending needs fresh, provider tokens above all, until ctx is done.
 	Run(ctx context.Context) error
