@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo build test lint generate check-generated bench vulncheck kafka-start kafka-stop
+
+help: ## Print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## Send a campaign to 100,000 simulated devices and check the books; needs only Go
+	./belfry demo
+
+build: ## Build ./belfry
+	@echo "Building belfry; the first time compiles everything it uses, which takes a minute or two ..."
+	@go build -trimpath -o belfry ./cmd/belfry
+	@echo "Built ./belfry"
+
+test: ## Run the test suite: embedded, then on a real Kafka and Redis where this machine has them
+	@scripts/test
+
+lint: ## Check format, vet, staticcheck, imports, schemas, compose file and scripts
+	@scripts/lint
+
+generate: ## Make the Go code of the .proto files
+	@scripts/generate
+
+check-generated: ## Fail where the committed Go code is not what the .proto files say
+	@scripts/generate --check
+
+bench: ## Run the benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+vulncheck: ## Look for known vulnerabilities in what Belfry uses (asks vuln.go.dev)
+	@"$$(scripts/tools)/govulncheck" ./...
+
+kafka-start: ## Start a real Kafka on 127.0.0.1:19092, with its data in .kafka
+	@scripts/kafka/kafka-start
+
+kafka-stop: ## Stop it; its data stays
+	@scripts/kafka/kafka-stop
