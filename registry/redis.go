@@ -1,0 +1,106 @@
+package registry
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// RedisConfig says how to reach Redis. The zero value means one in this process.
+type RedisConfig struct {
+	// Addresses are host:port: one server, or any nodes of a cluster.
+	Addresses []string
+	Cluster   bool
+	Username  string
+	Password  string
+	// TLS is nil for plain connections.
+	TLS *tls.Config
+	// Prefix is before every key: "belfry:" when empty.
+	Prefix string
+}
+
+// Redis is a client and, in the embedded default, the server behind it. Safe for concurrent use.
+type Redis struct {
+	redis.UniversalClient
+	// Prefix is before every key of this installation.
+	Prefix string
+	// Embedded tells that it lives in this process and starts empty: see Rebuild.
+	Embedded bool
+
+	server *miniredis.Miniredis
+}
+
+// OpenRedis makes the client. It does not connect: whoever uses it first does, and retries as it sees fit.
+func OpenRedis(c RedisConfig) (*Redis, error) {
+	r := &Redis{Prefix: c.Prefix}
+	if r.Prefix == "" {
+		r.Prefix = "belfry:"
+	}
+	if strings.ContainsAny(r.Prefix, "{}*?[]\\") {
+		// Braces would decide the cluster slot of every key, the others are SCAN's patterns.
+		return nil, fmt.Errorf("redis.prefix %q: must not contain any of {}*?[]\\", r.Prefix)
+	}
+	if len(c.Addresses) > 1 && !c.Cluster {
+		return nil, fmt.Errorf("redis.addresses: %d addresses are given for a single server; give one, or set redis.cluster: true", len(c.Addresses))
+	}
+	if len(c.Addresses) == 0 {
+		if c.Cluster {
+			return nil, errors.New("redis.cluster is set, but redis.addresses is empty; give the address of at least one node")
+		}
+		if err := r.embed(&c); err != nil {
+			return nil, err
+		}
+	}
+	r.UniversalClient = redis.NewUniversalClient(options(c))
+	return r, nil
+}
+
+// embed starts a server in this process and points c to it.
+func (r *Redis) embed(c *RedisConfig) error {
+	server := miniredis.NewMiniRedis()
+	// It listens on loopback, where other users of the machine are too.
+	password := rand.Text()
+	server.RequireAuth(password)
+	if err := server.Start(); err != nil {
+		return fmt.Errorf("start the embedded Redis: %w", err)
+	}
+	r.server, r.Embedded = server, true
+	*c = RedisConfig{Addresses: []string{server.Addr()}, Password: password}
+	return nil
+}
+
+func options(c RedisConfig) *redis.UniversalOptions {
+	return &redis.UniversalOptions{
+		Addrs:         c.Addresses,
+		IsClusterMode: c.Cluster,
+		Username:      c.Username,
+		Password:      c.Password,
+		TLSConfig:     c.TLS,
+		// The library's own retries are few and short, so that a caller whose context is over is back within the 5 s
+		// that a revoked partition may take.
+		MaxRetries:               1,
+		DialTimeout:              time.Second,
+		DialerRetries:            1,
+		ReadTimeout:              2 * time.Second,
+		WriteTimeout:             2 * time.Second,
+		ContextTimeoutEnabled:    true,
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+}
+
+// Close ends the client, and the embedded server with all that it holds.
+func (r *Redis) Close() error {
+	err := r.UniversalClient.Close()
+	if r.server != nil {
+		r.server.Close()
+	}
+	return err
+}

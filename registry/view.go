@@ -1,0 +1,41 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// builtKey holds the name of the build that filled the view. It is there only while the view is complete, and it goes
+// with the rest when Redis loses its memory, so that nobody takes an empty Redis for an app without devices.
+func (g *Registry) builtKey() string { return g.redis.Prefix + "registry:built" }
+
+// lockKey is held by whoever rebuilds.
+func (g *Registry) lockKey() string { return g.redis.Prefix + "registry:lock" }
+
+// read runs one pipeline of reads on a complete view and names the build of it.
+func (g *Registry) read(ctx context.Context, queue func(redis.Pipeliner)) (build string, err error) {
+	pipe := g.redis.Pipeline()
+	built := pipe.Get(ctx, g.builtKey())
+	queue(pipe)
+	if err := exec(ctx, pipe); err != nil {
+		return "", err
+	}
+	if built.Err() != nil {
+		return "", ErrNotBuilt
+	}
+	return built.Val(), nil
+}
+
+// exec sends a pipeline. What is not found is no error.
+func exec(ctx context.Context, pipe redis.Pipeliner) error {
+	cmds, _ := pipe.Exec(ctx) // returns the first error only, which may be a redis.Nil before a real one
+	for _, c := range cmds {
+		if err := c.Err(); err != nil && !errors.Is(err, redis.Nil) {
+			return fmt.Errorf("redis: %w", err)
+		}
+	}
+	return nil
+}
