@@ -1,0 +1,127 @@
+package stream
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// assigned opens a window for each partition that this member got, from its committed offset and completion map, before
+// anything is fetched. The client reads the same response, so both begin at the same offset.
+func (s *session) assigned(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error {
+	ids := map[[16]byte]string{}
+	for _, t := range s.topics {
+		ids[t.ID] = t.Topic
+	}
+	for _, t := range r.Groups[0].Topics {
+		name := t.Topic
+		if name == "" {
+			name = ids[t.TopicID]
+		}
+		for _, at := range t.Partitions {
+			if at.ErrorCode != 0 {
+				continue // the client tries it again, or reports it
+			}
+			meta := ""
+			if at.Metadata != nil {
+				meta = *at.Metadata
+			}
+			s.assign(tp{s.k.bare(name), at.Partition}, at.Offset, meta)
+		}
+	}
+	return nil
+}
+
+func (s *session) assign(k tp, base int64, meta string) {
+	p := &partition{
+		tp: k, cfg: &s.o, base: base, w: newWindow(s.o.Records, base),
+		wake: make(chan struct{}, 1), full: s.full, worked: make(chan struct{}), idle: make(chan struct{}),
+	}
+	p.ctx, p.cancel = context.WithCancel(s.ctx)
+	if base >= 0 && meta != "" {
+		_, done, err := decodeProgress(base, meta)
+		if err != nil {
+			s.log.Warn("records after the committed offset are done again", "topic", k.topic, "partition", k.partition, "err", err)
+		}
+		p.skip = done
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.partitions[k] != nil {
+		return // the client fetched offsets again for what this member holds already
+	}
+	s.epoch++
+	p.assignment = s.epoch
+	s.partitions[k] = p
+	s.wg.Go(p.work)
+}
+
+// revoked lets go of partitions with nothing lost and nothing repeated: what is in flight ends, and is committed, while
+// this member still owns them.
+func (s *session) revoked(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+	if len(gone) > 0 {
+		s.drain(s.find(gone))
+	}
+}
+
+// lost drops partitions that somebody else may own already. A commit under way that names them is refused by its
+// generation.
+func (s *session) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+	for _, p := range s.find(gone) {
+		s.drop(p)
+	}
+}
+
+func (s *session) find(gone map[string][]int32) []*partition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []*partition
+	for topic, numbers := range gone {
+		for _, n := range numbers {
+			if p := s.partitions[tp{s.k.bare(topic), n}]; p != nil {
+				found = append(found, p)
+			}
+		}
+	}
+	return found
+}
+
+// drain ends assignments in good order.
+func (s *session) drain(ps []*partition) {
+	for _, p := range ps {
+		p.drain()
+	}
+	limit := time.After(drainTimeout)
+wait:
+	for _, p := range ps {
+		select {
+		case <-p.idle:
+		case <-limit:
+			s.log.Warn("some tasks did not end in time and will be done again", "topic", p.topic, "partition", p.partition)
+			break wait
+		case <-s.ctx.Done():
+			break wait
+		}
+	}
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	ctx, cancel := context.WithTimeout(s.ctx, drainTimeout)
+	defer cancel()
+	if err := s.commit(ctx); err != nil {
+		s.log.Warn("the last commit of partitions failed; what was done since the one before is done again", "err", err)
+	}
+	for _, p := range ps {
+		s.drop(p)
+	}
+}
+
+// drop forgets an assignment. A pause would outlive it in the client, so it is lifted.
+func (s *session) drop(p *partition) {
+	p.end()
+	s.mu.Lock()
+	delete(s.partitions, p.tp)
+	s.mu.Unlock()
+	s.group.ResumeFetchPartitions(map[string][]int32{s.k.Topic(p.topic): {p.partition}})
+}

@@ -1,0 +1,75 @@
+package stream
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// Embedded is a Kafka in this process, for one machine and for development: kfake, which speaks the whole protocol that
+// Belfry uses, transactions and groups included.
+type Embedded struct {
+	cluster *kfake.Cluster
+	lock    *os.File
+}
+
+// StartEmbedded starts a broker on a free loopback port. Its log lies in dir and survives SIGKILL of the process; a second
+// process in the same dir is refused. With dir "" everything is in memory.
+func StartEmbedded(dir string) (*Embedded, error) {
+	opts := []kfake.Opt{
+		kfake.NumBrokers(1),
+		// Small segments: retention and compaction work on whole ones.
+		kfake.BrokerConfigs(map[string]string{"log.segment.bytes": "16777216"}),
+	}
+	e := &Embedded{}
+	if dir != "" {
+		if err := e.acquire(dir); err != nil {
+			return nil, err
+		}
+		opts = append(opts, kfake.DataDir(dir))
+	}
+	cluster, err := kfake.NewCluster(opts...)
+	if err != nil {
+		e.release()
+		return nil, fmt.Errorf("start embedded broker in %q: %w", dir, err)
+	}
+	e.cluster = cluster
+	return e, nil
+}
+
+func (e *Embedded) acquire(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return fmt.Errorf("data folder %s is in use by another belfry: stop that one, or set data_dir to another folder", dir)
+	}
+	e.lock = f
+	return nil
+}
+
+func (e *Embedded) release() {
+	if e.lock != nil {
+		e.lock.Close() // closing gives the lock back
+	}
+}
+
+// Addrs is where the broker listens.
+func (e *Embedded) Addrs() []string { return e.cluster.ListenAddrs() }
+
+// Cluster is the broker itself, for tests that forge its answers.
+func (e *Embedded) Cluster() *kfake.Cluster { return e.cluster }
+
+// Close stops the broker. Clients see it gone.
+func (e *Embedded) Close() {
+	e.cluster.Close()
+	e.release()
+}

@@ -1,0 +1,206 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// partition is one assignment of one partition. When the partition is lost and comes back, that is another one: a task
+// holds a pointer to the assignment it belongs to, so what ends late ends nothing.
+//
+//	assigned ──▶ receiving ──(revoked, or stop)──▶ draining ──(committed)──▶ over
+//	                 └──────────────(lost)─────────────────────────────────▶ over
+type partition struct {
+	tp
+	assignment uint64
+	cfg        *Options
+	// ctx is what Handle gets. It ends when draining begins.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// wake has room for one: there is something ready. full asks the session for a commit before its time.
+	wake, full chan struct{}
+	// worked is closed when the handling goroutine has returned.
+	worked chan struct{}
+
+	mu sync.Mutex // guards all below
+	w  *window
+	// base is the committed offset, or -1; skip are the records above it that were done before.
+	base  int64
+	skip  []span
+	ready []*Task // received, not handed over
+	busy  int     // handed over, not ended
+	out   outputs
+	// received is when the record came that is the oldest of the unfinished, roughly: the last time that there was none.
+	clear    time.Time
+	highest  int64 // high watermark at the last fetch
+	paused   bool
+	draining bool
+	over     bool
+	idle     chan struct{} // closed when draining and nothing is busy
+	stop     error         // why the partition stands still
+}
+
+// receive takes fetched records into the window.
+func (p *partition) receive(records []*kgo.Record, highest int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.highest = highest
+	if p.draining || p.over || len(records) == 0 {
+		return
+	}
+	if n := len(p.skip); n > 0 && p.skip[n-1].to > highest {
+		p.skip = nil // it speaks of records that this log does not have
+	}
+	if p.w.unfinished() == 0 {
+		p.clear = time.Now()
+	}
+	tasks := make([]Task, 0, len(records))
+	for _, r := range records {
+		if r.Offset < p.w.end {
+			continue
+		}
+		seq := p.w.push(r.Offset, len(r.Key)+len(r.Value))
+		if p.skips(r.Offset) {
+			p.w.finish(seq)
+			continue
+		}
+		tasks = append(tasks, Task{
+			Topic: p.topic, Partition: p.partition, Offset: r.Offset,
+			Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp,
+			p: p, seq: seq,
+		})
+		p.ready = append(p.ready, &tasks[len(tasks)-1])
+	}
+	p.signal()
+}
+
+// skips reports whether a record was done before this assignment. Offsets come in order, so spans are used up.
+func (p *partition) skips(offset int64) bool {
+	for len(p.skip) > 0 && p.skip[0].to <= offset {
+		p.skip = p.skip[1:]
+	}
+	return len(p.skip) > 0 && p.skip[0].from <= offset
+}
+
+func (p *partition) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// work hands what is ready to the role, in order, until the assignment drains.
+func (p *partition) work() {
+	defer close(p.worked)
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-p.wake:
+		}
+		if tasks := p.take(); len(tasks) > 0 {
+			p.cfg.Handle(p.ctx, tasks)
+		}
+	}
+}
+
+func (p *partition) take() []*Task {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.draining || p.over {
+		return nil
+	}
+	tasks := p.ready
+	p.ready = nil
+	p.busy += len(tasks)
+	return tasks
+}
+
+// finish ends a task. released ones stay unfinished in the window, so that they come again.
+func (p *partition) finish(t *Task, released bool, outs []Output) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.ended || p.over {
+		return
+	}
+	t.ended = true
+	p.busy--
+	if !released {
+		p.w.finish(t.seq)
+		p.out.add(outs)
+		if p.w.unfinished() == 0 {
+			p.clear = time.Time{}
+		}
+		if p.out.records >= commitRecords || p.out.bytes >= commitBytes {
+			select {
+			case p.full <- struct{}{}:
+			default:
+			}
+		}
+	}
+	if p.draining && p.busy == 0 {
+		p.closeIdle()
+	}
+}
+
+func (p *partition) closeIdle() {
+	select {
+	case <-p.idle:
+	default:
+		close(p.idle)
+	}
+}
+
+// drain stops handing out and takes back what is not begun. idle closes when the tasks in flight have ended.
+func (p *partition) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.draining = true
+	p.ready = nil
+	if p.busy == 0 {
+		p.closeIdle()
+	}
+	p.cancel()
+}
+
+// end makes the assignment history: whatever its tasks do from here on does nothing.
+func (p *partition) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.draining, p.over = true, true
+	p.ready, p.out = nil, outputs{}
+	p.cancel()
+}
+
+func (p *partition) isOver() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.over
+}
+
+// fill is how full the window is, 0 to 1 and, by one poll, above. p.mu is held.
+func (p *partition) fill() float64 {
+	return max(
+		float64(p.w.held.records)/float64(p.cfg.Records),
+		float64(p.w.held.bytes)/float64(p.cfg.Bytes),
+		float64(p.w.span())/float64(spanFactor*p.cfg.Records),
+	)
+}
+
+func (p *partition) stopped(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stop = err
+}
+
+func (p *partition) committed() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.base
+}
+
+func (k tp) String() string { return fmt.Sprintf("%s/%d", k.topic, k.partition) }
