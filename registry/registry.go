@@ -34,13 +34,13 @@ func New(r *Redis) *Registry { return &Registry{redis: r} }
 // shardKey names the hash of an app's devices of one platform in one shard: device id → packed pb.Device. What is in
 // braces picks the cluster slot, so a shard's three platforms lie together.
 func (g *Registry) shardKey(app string, shard uint32, p pb.Platform) string {
-	return g.redis.Prefix + "{" + app + ":" + strconv.FormatUint(uint64(shard), 10) + "}:" + schemas.PlatformName(p)
+	return g.devicesKey() + "{" + app + ":" + strconv.FormatUint(uint64(shard), 10) + "}:" + schemas.PlatformName(p)
 }
 
 // userKey names the hash of a user's devices: device id → platform. It may name devices that are the user's no more:
 // the device has the last word.
 func (g *Registry) userKey(app, user string) string {
-	return g.redis.Prefix + "{" + app + ":user:" + user + "}"
+	return g.devicesKey() + "{" + app + ":user:" + user + "}"
 }
 
 // Get finds one device, or ErrNotFound.

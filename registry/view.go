@@ -8,12 +8,24 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// devicesKey is before all keys that a rebuild makes anew; the other keys under Redis.Prefix are not the registry's.
+func (g *Registry) devicesKey() string { return g.redis.Prefix + "devices:" }
+
 // builtKey holds the name of the build that filled the view. It is there only while the view is complete, and it goes
 // with the rest when Redis loses its memory, so that nobody takes an empty Redis for an app without devices.
-func (g *Registry) builtKey() string { return g.redis.Prefix + "registry:built" }
+func (g *Registry) builtKey() string { return g.redis.Prefix + "{registry}:built" }
 
-// lockKey is held by whoever rebuilds.
-func (g *Registry) lockKey() string { return g.redis.Prefix + "registry:lock" }
+// lockKey holds the name of the build under way. The braces keep it in one cluster slot with builtKey.
+func (g *Registry) lockKey() string { return g.redis.Prefix + "{registry}:lock" }
+
+// Built tells whether the view is complete.
+func (g *Registry) Built(ctx context.Context) (bool, error) {
+	_, err := g.read(ctx, func(redis.Pipeliner) {})
+	if errors.Is(err, ErrNotBuilt) {
+		return false, nil
+	}
+	return err == nil, err
+}
 
 // read runs one pipeline of reads on a complete view and names the build of it.
 func (g *Registry) read(ctx context.Context, queue func(redis.Pipeliner)) (build string, err error) {

@@ -1,0 +1,99 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/belfry/belfry/schemas"
+	"github.com/belfry/belfry/stream"
+)
+
+// checkBuilt is how often an applier looks whether Redis has lost the view.
+const checkBuilt = time.Second
+
+// Applier keeps the registry as belfry.devices says. Any number of processes may run one: they share the partitions.
+type Applier struct {
+	k        *stream.Kafka
+	g        *Registry
+	consumer *stream.Consumer
+	outage   outage
+	log      *slog.Logger
+}
+
+// NewApplier makes an applier. It starts with Run.
+func NewApplier(k *stream.Kafka, g *Registry) *Applier {
+	a := &Applier{k: k, g: g, outage: outage{log: k.Log}, log: k.Log}
+	a.consumer = stream.NewConsumer(k, stream.Options{
+		Name:   "registry",
+		Topics: []string{schemas.TopicDevices},
+		Handle: a.handle,
+	})
+	return a
+}
+
+// Run applies what comes until ctx is done. When Redis does not hold the view, because it is new or has lost its memory,
+// it is rebuilt first. A Redis that is away is waited for: nothing is skipped.
+func (a *Applier) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.consumer.Run(ctx) })
+	group.Go(func() error { a.keepBuilt(ctx); return nil })
+	return group.Wait()
+}
+
+// handle makes one partition's changes, and ends their tasks when Redis has them.
+func (a *Applier) handle(ctx context.Context, tasks []*stream.Task) {
+	changes := make([]Change, 0, len(tasks))
+	good := make([]*stream.Task, 0, len(tasks))
+	for _, t := range tasks {
+		c, ok, err := DecodeChange(t.Key, t.Value)
+		switch {
+		case err != nil:
+			t.Done(t.DeadLetter(schemas.TopicDeadOf(schemas.TopicDevices), "undecodable", err.Error()))
+		case !ok:
+			t.Done()
+		default:
+			changes, good = append(changes, c), append(good, t)
+		}
+	}
+	if err := a.outage.retry(ctx, func() error { return a.g.Apply(ctx, changes) }); err != nil {
+		stream.Release(good)
+		return
+	}
+	for _, t := range good {
+		t.Done()
+	}
+}
+
+// keepBuilt rebuilds the view whenever it is not there. Of several processes that see it, one does.
+func (a *Applier) keepBuilt(ctx context.Context) {
+	for ctx.Err() == nil {
+		var built bool
+		err := a.outage.retry(ctx, func() (err error) {
+			built, err = a.g.Built(ctx)
+			return err
+		})
+		if err == nil && !built {
+			a.rebuild(ctx)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(checkBuilt):
+		}
+	}
+}
+
+func (a *Applier) rebuild(ctx context.Context) {
+	began := time.Now()
+	var records int64
+	err := Rebuild(ctx, a.k, a.g, func(done, _ int64) { records = done })
+	switch {
+	case err == nil:
+		a.log.Info("the registry was not in Redis and has been rebuilt from Kafka", "records", records, "took", time.Since(began))
+	case ctx.Err() == nil && !errors.Is(err, ErrRebuilding):
+		a.log.Warn("the registry is not in Redis and cannot be rebuilt; trying again", "err", err)
+	}
+}

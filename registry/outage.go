@@ -1,0 +1,44 @@
+package registry
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	firstPause = 100 * time.Millisecond
+	maxPause   = 5 * time.Second
+)
+
+// outage tries again for all who wait on the same Redis, and says once that they do.
+type outage struct {
+	log *slog.Logger
+	// waiting is how many have failed and not succeeded since.
+	waiting atomic.Int32
+}
+
+// retry calls do until it succeeds. It fails only when ctx ends.
+func (o *outage) retry(ctx context.Context, do func() error) error {
+	failed := false
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		err := do()
+		if err == nil || ctx.Err() != nil {
+			if failed && o.waiting.Add(-1) == 0 && err == nil {
+				o.log.Info("the registry in Redis answers again")
+			}
+			return ctx.Err()
+		}
+		if !failed {
+			failed = true
+			if o.waiting.Add(1) == 1 {
+				o.log.Warn("the registry in Redis cannot be written; trying until it can", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
