@@ -1,0 +1,113 @@
+package fanout
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/belfry/belfry/registry"
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
+)
+
+// defaultBudget is how much of a lane's drain may lie on its send topic.
+const defaultBudget = 30 * time.Second
+
+// Options say what a Fanout works on.
+type Options struct {
+	Kafka    *stream.Kafka
+	Registry *registry.Registry
+	// Redis remembers which events have fired.
+	Redis *registry.Redis
+	// Apps are those there are: events of others are dead letters.
+	Apps []string
+	// Rules say which events are answered with a message.
+	Rules []Rule
+	// Budget bounds a lane's backlog, in the time that the lane takes to drain it. 0 means 30 s.
+	Budget time.Duration
+	// Now is time.Now when nil.
+	Now func() time.Time
+}
+
+// Fanout is the role: launcher and scheduler, and for each platform an expander and a trigger. Any number of instances
+// share the work.
+type Fanout struct {
+	o         Options
+	campaigns *campaigns
+	lanes     *lanes
+	pace      *pacer
+	launcher  *launcher
+	scheduler *scheduler
+	expanders map[pb.Platform]*expander
+	triggers  []*trigger
+}
+
+// New makes the role. It fails on rules that do not compile, naming every fault.
+func New(o Options) (*Fanout, error) {
+	if o.Budget == 0 {
+		o.Budget = defaultBudget
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	rules, err := compileRules(o.Rules)
+	if err != nil {
+		return nil, err
+	}
+	f := &Fanout{
+		o: o, campaigns: newCampaigns(o.Kafka), lanes: newLanes(o.Kafka), expanders: map[pb.Platform]*expander{},
+	}
+	f.pace = &pacer{share: f.share, buckets: map[string]*bucket{}}
+	f.launcher = newLauncher(o.Kafka, f.campaigns, o.Registry, o.Now)
+	f.scheduler = &scheduler{
+		kafka: o.Kafka, campaigns: f.campaigns, now: o.Now,
+		patience: &patience{log: o.Kafka.Log}, asked: map[string]time.Time{},
+	}
+	for i, p := range schemas.Platforms {
+		f.expanders[p] = newExpander(p, f)
+		f.triggers = append(f.triggers, newTrigger(p, i == 0, rules, o))
+	}
+	return f, nil
+}
+
+// Run works until ctx is done. It reads campaigns and lanes to their ends before it takes anything.
+func (f *Fanout) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return f.campaigns.view.Run(ctx) })
+	group.Go(func() error { return f.lanes.view.Run(ctx) })
+	for _, t := range f.triggers {
+		group.Go(func() error { return t.consumer.Run(ctx) })
+	}
+	for _, ready := range []<-chan struct{}{f.campaigns.view.Ready(), f.lanes.view.Ready()} {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return group.Wait()
+		}
+	}
+	group.Go(func() error { return f.launcher.consumer.Run(ctx) })
+	group.Go(func() error { return f.scheduler.run(ctx) })
+	for _, e := range f.expanders {
+		group.Go(func() error { return e.run(ctx) })
+	}
+	return group.Wait()
+}
+
+// share is this instance's part of a campaign's rate: the part of the chunk partitions of the campaign's platforms, those
+// with work left, that it owns.
+func (f *Fanout) share(c *pb.Campaign) float64 {
+	var owned, all int
+	for p, e := range f.expanders {
+		if c.Chunks[schemas.PlatformName(p)] == 0 || settled(c, p) {
+			continue
+		}
+		owned += len(e.consumer.Stats())
+		all += e.gate.chunkPartitions()
+	}
+	if all == 0 {
+		return 0
+	}
+	return min(1, float64(owned)/float64(all))
+}

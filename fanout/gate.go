@@ -1,0 +1,143 @@
+package fanout
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
+)
+
+const (
+	// gateEvery is how often Kafka is asked for the lane's backlog, and gateLife how long its answer counts: without one
+	// nothing more is expanded.
+	gateEvery = 500 * time.Millisecond
+	gateLife  = 5 * time.Second
+	// gateFloor is the backlog that is always allowed: it gets an idle lane going, and tells how fast it drains.
+	gateFloor = 20_000
+)
+
+// gate keeps a lane's backlog short: it is open while the lane would drain what is there within the budget. What it
+// holds back waits as chunks, where pausing and cancelling act at once and a stalled lane costs nothing.
+type gate struct {
+	kafka    *stream.Kafka
+	platform pb.Platform
+	lanes    *lanes
+	budget   time.Duration
+	patience *patience
+	now      func() time.Time
+
+	mu      sync.Mutex // guards all below
+	backlog int64
+	read    time.Time
+	// expanding is an estimate of what is being expanded now.
+	expanding int64
+	// expanded counts what was expanded since the last reading, and in the interval before that. Kafka shows deliveries
+	// once their commit has begun, so the interval before may be missing in the last reading. Counting it twice is safe.
+	expanded, before int64
+	// partitions is how many the chunk topic has.
+	partitions int
+}
+
+// open says whether more may be expanded.
+func (g *gate) open() bool {
+	now := g.now()
+	allowed := max(gateFloor, int64(g.budget.Seconds()*g.lanes.drainRate(g.platform, now)))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return now.Sub(g.read) < gateLife && g.backlog+g.expanding+g.expanded+g.before < allowed
+}
+
+// begin counts a chunk that is being expanded, by its estimate; done counts what it became.
+func (g *gate) begin(estimate int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.expanding += estimate
+}
+
+func (g *gate) done(estimate, planned int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.expanding -= estimate
+	g.expanded += planned
+}
+
+func (g *gate) reading(backlog int64, partitions int, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.backlog, g.read, g.partitions = backlog, now, partitions
+	g.before, g.expanded = g.expanded, 0
+}
+
+// chunkPartitions is how many partitions the platform's chunk topic has.
+func (g *gate) chunkPartitions() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.partitions
+}
+
+// run asks Kafka for the backlog twice a second. Each platform has a client of its own, so that none waits for another's.
+func (g *gate) run(ctx context.Context) error {
+	client, err := g.kafka.Client()
+	if err != nil {
+		return fmt.Errorf("gate of %s: %w", schemas.PlatformName(g.platform), err)
+	}
+	defer client.Close()
+	adm := kadm.NewClient(client)
+	tick := time.NewTicker(gateEvery)
+	defer tick.Stop()
+	for {
+		what := "ask Kafka for the backlog of the lane " + schemas.PlatformName(g.platform) + "/bulk"
+		if g.patience.try(ctx, what, func() error { return g.ask(ctx, adm) }) != nil {
+			return nil // ctx is over
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// ask reads how far the lane's group is behind the end of its topic. What is there without a committed offset is all to
+// be done.
+func (g *gate) ask(ctx context.Context, adm *kadm.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, gateLife)
+	defer cancel()
+	topic := g.kafka.Topic(schemas.TopicSend(g.platform, pb.Class_CLASS_BULK))
+	chunks := g.kafka.Topic(schemas.TopicChunks(g.platform))
+	group := g.kafka.Prefix + "senders." + schemas.PlatformName(g.platform) + "." + schemas.ClassName(pb.Class_CLASS_BULK)
+	starts, err := adm.ListStartOffsets(ctx, topic, chunks)
+	if err != nil {
+		return fmt.Errorf("list start offsets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("list end offsets: %w", err)
+	}
+	if err := ends.Error(); err != nil {
+		return fmt.Errorf("list end offsets: %w", err)
+	}
+	committed, err := adm.FetchOffsetsForTopics(ctx, group, topic)
+	if err != nil {
+		return fmt.Errorf("fetch offsets of group %s: %w", group, err)
+	}
+	var backlog int64
+	ends.Each(func(end kadm.ListedOffset) {
+		from := int64(0)
+		if start, ok := starts.Lookup(end.Topic, end.Partition); ok && start.Err == nil {
+			from = start.Offset
+		}
+		if at, ok := committed.Lookup(end.Topic, end.Partition); ok && at.Err == nil {
+			from = max(from, at.At)
+		}
+		backlog += max(0, end.Offset-from)
+	})
+	g.reading(backlog, len(starts[chunks]), g.now())
+	return nil
+}

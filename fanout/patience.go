@@ -1,0 +1,43 @@
+package fanout
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	firstWait = 100 * time.Millisecond
+	maxWait   = 5 * time.Second
+)
+
+// patience does what needs Redis or Kafka until it works, and says once that it does not, and once that it does again.
+type patience struct {
+	log     *slog.Logger
+	failing atomic.Bool
+}
+
+// try returns nil once do has worked, or ctx's error when that is over.
+func (p *patience) try(ctx context.Context, what string, do func() error) error {
+	for wait := firstWait; ; wait = min(2*wait, maxWait) {
+		err := do()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			if p.failing.CompareAndSwap(true, false) {
+				p.log.Info("works again: " + what)
+			}
+			return nil
+		}
+		if p.failing.CompareAndSwap(false, true) {
+			p.log.Error("cannot "+what+", trying until it works", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry/belfry/events"
+	"github.com/belfry/belfry/message"
+	"github.com/belfry/belfry/registry"
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
+)
+
+// firedFor is how long it is remembered that an event id has fired: as long as belfry.events keeps the event.
+const firedFor = 7 * 24 * time.Hour
+
+// trigger answers events with urgent deliveries on one platform. Each platform has a group of its own over all events,
+// so that none waits for another's transaction.
+type trigger struct {
+	platform pb.Platform
+	consumer *stream.Consumer
+	// speaks says that this platform's group is the one that writes dead letters, so that they are written once.
+	speaks   bool
+	apps     []string
+	rules    map[ruleKey][]*rule
+	registry *registry.Registry
+	redis    *registry.Redis
+	patience *patience
+	log      *slog.Logger
+	now      func() time.Time
+}
+
+func newTrigger(p pb.Platform, speaks bool, rules map[ruleKey][]*rule, o Options) *trigger {
+	name := "fanout.trigger." + schemas.PlatformName(p)
+	log := o.Kafka.Log.With("role", name)
+	t := &trigger{
+		platform: p, speaks: speaks, apps: o.Apps, rules: rules, registry: o.Registry, redis: o.Redis, now: o.Now,
+		patience: &patience{log: log}, log: log,
+	}
+	t.consumer = stream.NewConsumer(o.Kafka, stream.Options{
+		Name:   name,
+		Topics: []string{schemas.TopicEvents},
+		Handle: t.handle,
+	})
+	return t
+}
+
+func (t *trigger) handle(ctx context.Context, tasks []*stream.Task) {
+	for _, task := range tasks {
+		outs, err := t.answer(ctx, task)
+		if err != nil {
+			task.Release() // the assignment is over
+			continue
+		}
+		task.Done(outs...)
+	}
+}
+
+// answer makes what one event calls for. Its only error is that ctx is over.
+func (t *trigger) answer(ctx context.Context, task *stream.Task) ([]stream.Output, error) {
+	e, err := events.Parse(task.Value)
+	if err != nil {
+		return t.deadLetter(task, "undecodable", err), nil
+	}
+	if !slices.Contains(t.apps, e.App) {
+		return t.deadLetter(task, "unknown-app", fmt.Errorf("app %q is not in the configuration", e.App)), nil
+	}
+	if e.At == 0 {
+		e.At = task.Timestamp.UnixMilli()
+	}
+	var outs []stream.Output
+	for _, r := range t.rules[ruleKey{e.App, e.Name}] {
+		if !slices.Contains(r.platforms, t.platform) || !r.matches(e, t.log) {
+			continue
+		}
+		of, err := t.deliveries(ctx, task, r, e)
+		if err != nil {
+			return nil, err
+		}
+		outs = append(outs, of...)
+	}
+	return outs, nil
+}
+
+func (t *trigger) deadLetter(task *stream.Task, reason string, err error) []stream.Output {
+	if !t.speaks {
+		return nil
+	}
+	return []stream.Output{task.DeadLetter(schemas.TopicDeadOf(schemas.TopicEvents), reason, err.Error())}
+}
+
+// deliveries are a rule's answer to an event: none when its id has fired before.
+func (t *trigger) deliveries(ctx context.Context, task *stream.Task, r *rule, e *pb.Event) ([]stream.Output, error) {
+	var devices []*pb.Device
+	err := t.patience.try(ctx, "look up the devices of an event's user", func() error {
+		first, err := t.first(ctx, task, r, e)
+		if err != nil || !first {
+			devices = nil
+			return err
+		}
+		devices, err = t.registry.UserDevices(ctx, e.App, e.User)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	extra := eventVariables(e)
+	accepted := task.Timestamp
+	var outs []stream.Output
+	for _, d := range devices {
+		if d.Platform != t.platform || d.Target == nil {
+			continue
+		}
+		id := schemas.DeliveryID(e.App, schemas.RunRule(r.Name)+"/"+e.Id, d.Id, 0)
+		value, err := proto.Marshal(&pb.Delivery{
+			Id: id[:], App: e.App, Run: schemas.RunRule(r.Name), Device: d.Id,
+			Class:        pb.Class_CLASS_URGENT,
+			Target:       d.Target,
+			Locale:       d.Locale,
+			Variables:    message.Variables(r.compiled.Names(), d, extra),
+			Message:      r.Message,
+			CreatedAt:    t.now().UnixMilli(),
+			ExpiresAt:    accepted.Add(r.compiled.TTL()).UnixMilli(),
+			RegisteredAt: d.RegisteredAt,
+		})
+		if err != nil {
+			// What it is made of came out of decoded records and a checked configuration.
+			panic("fanout: encode delivery: " + err.Error())
+		}
+		outs = append(outs, stream.Output{
+			Topic: schemas.TopicSend(t.platform, pb.Class_CLASS_URGENT),
+			Key:   schemas.Key(e.App, d.Id),
+			Value: value,
+		})
+	}
+	return outs, nil
+}
+
+// first says whether an event's id fires a rule for the first time. The record that did so is remembered with it: met
+// again after a crash it is still the first.
+func (t *trigger) first(ctx context.Context, task *stream.Task, r *rule, e *pb.Event) (bool, error) {
+	key := t.redis.Prefix + "fired:" + schemas.PlatformName(t.platform) + ":" + e.App + ":" + r.Name + ":" + e.Id
+	at := strconv.Itoa(int(task.Partition)) + "/" + strconv.FormatInt(task.Offset, 10)
+	set, err := t.redis.SetNX(ctx, key, at, firedFor).Result()
+	if err != nil || set {
+		return set, err
+	}
+	by, err := t.redis.Get(ctx, key).Result()
+	if errors.Is(err, redis.Nil) {
+		return true, nil // it was forgotten this very moment
+	}
+	return by == at, err
+}
+
+// eventVariables are what a rule's message may name of the event.
+func eventVariables(e *pb.Event) map[string]string {
+	vars := make(map[string]string, len(e.Fields)+1)
+	for name, v := range e.Fields {
+		vars["event."+name] = message.Text(v)
+	}
+	vars["event.name"] = e.Name
+	return vars
+}
