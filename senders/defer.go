@@ -1,0 +1,76 @@
+package senders
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
+)
+
+// Backoff doubles from backoffFirst to backoffMost.
+const (
+	backoffFirst = 5 * time.Second
+	backoffMost  = time.Hour
+)
+
+// backoff is how long to wait after so many attempts: anything up to twice as long each time (full jitter, so that what
+// failed together does not come back together), on top of the provider's Retry-After, which jitter never goes below.
+func backoff(attempt uint32, floor time.Duration) time.Duration {
+	most := backoffMost
+	if shift := min(attempt, 16); backoffFirst<<shift < most {
+		most = backoffFirst << shift
+	}
+	return floor + rand.N(most)
+}
+
+// later puts off a delivery whose attempt failed, or ends it when that was the last one.
+func (l *Lane) later(j *job, v Verdict, now time.Time) {
+	if v.Unknown && j.message.Message().GetOnUnknown() == pb.OnUnknown_ON_UNKNOWN_DROP {
+		l.bury(j, "unknown", "unknown", v.Code, now)
+		return
+	}
+	if j.attempts() >= l.Attempts {
+		l.bury(j, v.Code, "exhausted", v.Code, now)
+		return
+	}
+	l.postpone(j, v, backoff(j.attempts(), v.After), now)
+}
+
+// postpone sends a delivery to the retry topic of the wanted wait, and tells the ledger when it is news. The wait gives
+// way to the delivery's end, but not below the verdict's own.
+func (l *Lane) postpone(j *job, v Verdict, wait time.Duration, now time.Time) {
+	d := j.delivery
+	tier, due := retryAt(wait, now)
+	if due.UnixMilli() >= d.ExpiresAt {
+		tier, due = retryAt(v.After, now)
+	}
+	if due.UnixMilli() >= d.ExpiresAt && v.Next == putOff {
+		tier, due = retryAt(0, now)
+	}
+	if due.UnixMilli() >= d.ExpiresAt {
+		l.end(j, expired, now)
+		return
+	}
+	outs := make([]stream.Output, 0, 2)
+	if v.Next == Later || d.LastCode != v.Code {
+		deferred := Verdict{Outcome: pb.Outcome_OUTCOME_DEFERRED, Code: v.Code}
+		outs = append(outs, l.result(j, deferred, now))
+	}
+	if v.Next == Later {
+		d.FirstAttemptAt = j.firstAttempt()
+		d.Attempt = j.attempts()
+	}
+	d.LastCode = valid(v.Code)
+	d.DueAt = due.UnixMilli()
+	outs = append(outs, stream.Output{Topic: schemas.TopicRetry(l.Provider.Platform(), tier), Key: j.task.Key, Value: encode(d)})
+	j.task.Done(outs...)
+}
+
+// retryAt picks the tier and the moment. All of a tier wait equally long, so that a topic's records fall due in the order
+// in which they lie; what has to wait longer than the longest goes through it more than once.
+func retryAt(wait time.Duration, now time.Time) (schemas.Tier, time.Time) {
+	tier := schemas.TierFor(wait)
+	return tier, now.Add(max(tier.Delay, wait))
+}

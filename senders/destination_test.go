@@ -1,0 +1,445 @@
+package senders
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
+)
+
+// bench holds destinations in place of a lane, under a fake clock. Fields after mu are read between waits.
+type bench struct {
+	t        *testing.T
+	provider *fakeProvider
+	life     context.Context
+	stop     context.CancelFunc
+	workers  sync.WaitGroup
+	budget   share
+	all      []*destination
+
+	mu    sync.Mutex
+	ended map[*job]Verdict
+}
+
+func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*Answer, error)) *bench {
+	b := &bench{
+		t: t, provider: &fakeProvider{answer: answer, ceiling: 1000},
+		budget: share{records: 100, bytes: 1 << 20}, ended: map[*job]Verdict{},
+	}
+	b.life, b.stop = context.WithCancel(t.Context())
+	t.Cleanup(func() { b.stop(); b.workers.Wait() })
+	return b
+}
+
+func (b *bench) destination(name string) *destination {
+	finish := func(j *job, v Verdict) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if _, twice := b.ended[j]; twice {
+			b.t.Error("a job was finished twice")
+		}
+		b.ended[j] = v
+	}
+	d := newDestination(Destination{App: "shop", Name: name}, b.provider, 10*time.Second, finish, b.life, &b.workers, slog.New(slog.DiscardHandler))
+	b.all = append(b.all, d)
+	return d
+}
+
+// push gives a destination n jobs of partition 0 that expire in a day.
+func (b *bench) push(d *destination, n int) []*job {
+	jobs := make([]*job, n)
+	for i := range jobs {
+		jobs[i] = b.job(d, 24*time.Hour)
+		d.push(jobs[i])
+	}
+	return jobs
+}
+
+func (b *bench) job(d *destination, ttl time.Duration) *job {
+	return &job{
+		ctx: b.t.Context(), task: &stream.Task{Value: []byte("record")},
+		delivery: &pb.Delivery{
+			App: d.App, ExpiresAt: time.Now().Add(ttl).UnixMilli(),
+			Target: &pb.Target{Kind: &pb.Target_Fcm{Fcm: &pb.FcmTarget{Token: d.Name}}},
+		},
+	}
+}
+
+// pass lets time go by with the lane's ticks.
+func (b *bench) pass(span time.Duration) {
+	for end := time.Now().Add(span); time.Now().Before(end); {
+		time.Sleep(tickEvery)
+		synctest.Wait()
+		now := time.Now()
+		idle := 0
+		for _, d := range b.all {
+			if d.idle(now) {
+				idle++
+			}
+		}
+		for _, d := range b.all {
+			d.tick(now, idle > 0, b.budget)
+		}
+		synctest.Wait()
+	}
+}
+
+// count tells how many of the jobs ended with each word.
+func (b *bench) count(jobs []*job) map[Next]int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := map[Next]int{}
+	for _, j := range jobs {
+		if v, ok := b.ended[j]; ok {
+			n[v.Next]++
+		}
+	}
+	return n
+}
+
+func (b *bench) verdict(j *job) (Verdict, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, ok := b.ended[j]
+	return v, ok
+}
+
+// stateOf and requestsTo look in from outside.
+func stateOf(d *destination) pb.DestinationState { return d.status(time.Now()).State }
+
+func (b *bench) requestsTo(d *destination) (n int) {
+	for _, r := range b.provider.requests() {
+		if r.Destination == d.Destination {
+			n++
+		}
+	}
+	return n
+}
+
+// hang is a provider that never answers.
+func hang(ctx context.Context) (*Answer, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestStuckDestinationHoldsNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(ctx context.Context, r *Request) (*Answer, error) {
+			if r.Destination.Name == "s" {
+				return hang(ctx)
+			}
+			return status(200)
+		})
+		stuck, well := b.destination("s"), b.destination("w")
+		held := b.push(stuck, 1000)
+		b.pass(time.Second)
+		going := b.push(well, 1000)
+		b.pass(tickEvery)
+		if got := b.count(going)[End]; got != 1000 {
+			t.Fatalf("the well destination ended %d of 1000 while another hangs", got)
+		}
+		if got := len(b.count(held)); got != 0 {
+			t.Fatalf("%d deliveries left a destination that has hung for a second only", got)
+		}
+		b.pass(3 * time.Second)
+		if queued := stuck.shares[0].records; queued > b.budget.records {
+			t.Errorf("after 3 s without an answer it holds %d records of a partition's window, of at most %d", queued, b.budget.records)
+		}
+		b.pass(8 * time.Second)
+		if got := b.count(held); got[putOff] != 1000-startLimit || got[Later] != startLimit {
+			t.Errorf("got %v; the %d in flight must end at their deadline as attempts, the others be put off without one", got, startLimit)
+		}
+		if got := stateOf(stuck); got != stateWaiting {
+			t.Errorf("state is %v after so many timeouts", got)
+		}
+	})
+}
+
+func TestStalledDestinationGoesOnByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stalled := true
+		b := newBench(t, func(ctx context.Context, r *Request) (*Answer, error) {
+			if stalled {
+				return hang(ctx)
+			}
+			return status(200)
+		})
+		d := b.destination("s")
+		b.push(d, 20)
+		b.pass(11 * time.Second)
+		if stateOf(d) != stateWaiting {
+			t.Fatalf("state is %v, the fault did not strike", stateOf(d))
+		}
+		stalled = false
+		jobs := b.push(d, 500)
+		b.pass(15 * time.Second)
+		if stateOf(d) != stateOpen {
+			t.Errorf("state is %v after the stall", stateOf(d))
+		}
+		if got := b.count(jobs); got[End]+got[putOff] != 500 || got[End] == 0 {
+			t.Errorf("after the stall: %v of 500", got)
+		}
+	})
+}
+
+func TestWaitingProbesOneAtATimeAndNotBeforeRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(context.Context, *Request) (*Answer, error) { return retryAfter(429, 30) })
+		b.provider.ceiling = 1
+		d := b.destination("f")
+		b.budget.records = 1000
+		first := b.push(d, 50)
+		synctest.Wait()
+		if got := b.requestsTo(d); got != 1 {
+			t.Fatalf("%d requests at the start", got)
+		}
+		if v, _ := b.verdict(first[0]); v.Next != Later || v.After != 30*time.Second {
+			t.Errorf("the refused delivery got %+v", v)
+		}
+		for range 5 {
+			b.push(d, 10)
+			b.pass(5500 * time.Millisecond)
+		}
+		if got := b.requestsTo(d); got != 1 {
+			t.Errorf("%d requests within Retry-After", got)
+		}
+		b.push(d, 10)
+		b.pass(3 * time.Second)
+		if got := b.requestsTo(d); got != 2 {
+			t.Errorf("%d requests after Retry-After, not one probe", got)
+		}
+	})
+}
+
+func TestRefusedCredentialStopsItsDestinationAndRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := true
+		b := newBench(t, func(_ context.Context, r *Request) (*Answer, error) {
+			if r.Destination.Name == "b" && bad {
+				return status(403)
+			}
+			return status(200)
+		})
+		stopped, other := b.destination("b"), b.destination("o")
+		jobs := b.push(stopped, 50)
+		others := b.push(other, 50)
+		b.pass(time.Second)
+		if stateOf(stopped) != stateStopped || stateOf(other) != stateOpen {
+			t.Fatalf("states %v and %v", stateOf(stopped), stateOf(other))
+		}
+		if s := stopped.status(time.Now()); s.Reason != "403" || s.Parked != 50 || s.Until == 0 {
+			t.Errorf("status %v", s)
+		}
+		if got := b.count(others)[End]; got != 50 {
+			t.Errorf("the other destination ended %d of 50", got)
+		}
+		b.pass(time.Minute)
+		if got := b.count(jobs); got[putOff] != 50 {
+			t.Errorf("deliveries of the stopped destination: %v; all must be put off, none counted or lost", got)
+		}
+		if got := b.requestsTo(stopped); got > 50+5 {
+			t.Errorf("%d requests to a destination that is stopped", got)
+		}
+		bad = false
+		again := b.push(stopped, 50)
+		b.pass(time.Minute + time.Second)
+		more := b.push(stopped, 50)
+		b.pass(time.Second)
+		if stateOf(stopped) != stateOpen || b.count(again)[End] == 0 || b.count(more)[End] != 50 {
+			t.Errorf("mended: state %v, %v, %v", stateOf(stopped), b.count(again), b.count(more))
+		}
+	})
+}
+
+func TestRefreshOnceThenStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refusals := 1
+		b := newBench(t, func(context.Context, *Request) (*Answer, error) {
+			if refusals > 0 {
+				refusals--
+				return status(401)
+			}
+			return status(200)
+		})
+		d := b.destination("x")
+		j := b.push(d, 1)[0]
+		b.pass(time.Second)
+		if v, _ := b.verdict(j); v.Outcome != pb.Outcome_OUTCOME_ACCEPTED || b.provider.refreshed != 1 {
+			t.Errorf("an expired token: %+v after %d refreshes", v, b.provider.refreshed)
+		}
+		refusals = 2
+		b.push(d, 1)
+		b.pass(time.Second)
+		if stateOf(d) != stateStopped || b.provider.refreshed != 2 {
+			t.Errorf("refused with a fresh token: state %v after %d refreshes", stateOf(d), b.provider.refreshed)
+		}
+	})
+}
+
+func TestNoTokenWaitsWithoutAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ready := time.Now().Add(3 * time.Second)
+		b := newBench(t, func(context.Context, *Request) (*Answer, error) {
+			if time.Now().Before(ready) {
+				return nil, ErrNoToken
+			}
+			return status(200)
+		})
+		d := b.destination("x")
+		jobs := b.push(d, 90)
+		b.pass(4500 * time.Millisecond)
+		if got := b.count(jobs); got[End] != 90 || len(got) != 1 {
+			t.Errorf("got %v, want all 90 sent once there is a token", got)
+		}
+		for _, j := range jobs {
+			if j.attempts() != 1 {
+				t.Fatalf("a delivery counts %d attempts", j.attempts())
+			}
+		}
+	})
+}
+
+func TestAgainIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(context.Context, *Request) (*Answer, error) { return status(421) })
+		d := b.destination("x")
+		j := b.push(d, 1)[0]
+		b.pass(time.Second)
+		if v, _ := b.verdict(j); v.Next != Later || len(b.provider.requests()) != againAtMost {
+			t.Errorf("%+v after %d requests", v, len(b.provider.requests()))
+		}
+	})
+}
+
+func TestExpiredInQueueIsNeverSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(ctx context.Context, _ *Request) (*Answer, error) {
+			time.Sleep(3 * time.Second)
+			return status(200)
+		})
+		b.provider.ceiling = 1
+		d := b.destination("x")
+		first, second := b.job(d, time.Hour), b.job(d, 2*time.Second)
+		d.push(first)
+		d.push(second)
+		b.pass(8 * time.Second)
+		if v, _ := b.verdict(second); v != expired {
+			t.Errorf("the second got %+v", v)
+		}
+		if n := len(b.provider.requests()); n != 1 {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+func TestDeadlineEndsAtExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(ctx context.Context, _ *Request) (*Answer, error) { return hang(ctx) })
+		d := b.destination("x")
+		j := b.job(d, 2*time.Second)
+		start := time.Now()
+		d.push(j)
+		b.workers.Wait()
+		if took := time.Since(start); took != 2*time.Second {
+			t.Errorf("the request had %v of a delivery with 2 s left", took)
+		}
+	})
+}
+
+func TestReleaseGivesBackWhatWasNotBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(ctx context.Context, _ *Request) (*Answer, error) {
+			time.Sleep(time.Second)
+			return status(200)
+		})
+		b.provider.ceiling = 2
+		d := b.destination("x")
+		ctx, revoke := context.WithCancel(t.Context())
+		var leaving []*job
+		for range 10 {
+			j := b.job(d, time.Hour)
+			j.ctx = ctx
+			d.push(j)
+			leaving = append(leaving, j)
+		}
+		staying := b.push(d, 3)
+		synctest.Wait()
+		revoke()
+		d.release()
+		if got := b.count(leaving); got[giveBack] != 8 {
+			t.Errorf("at the revocation: %v, want the 8 not begun given back", got)
+		}
+		late := b.job(d, time.Hour)
+		late.ctx = ctx
+		d.push(late)
+		if v, _ := b.verdict(late); v.Next != giveBack {
+			t.Errorf("a job pushed after its assignment's end got %+v", v)
+		}
+		b.pass(4 * time.Second)
+		if got := b.count(leaving); got[End] != 2 {
+			t.Errorf("in flight at the revocation: %v, want 2 answered", got)
+		}
+		if got := b.count(staying); got[End] != 3 {
+			t.Errorf("of another partition: %v, want 3 answered", got)
+		}
+	})
+}
+
+func TestSlowDestinationMakesRoomForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(ctx context.Context, r *Request) (*Answer, error) {
+			if r.Destination.Name == "s" {
+				time.Sleep(8 * time.Second)
+			}
+			return status(200)
+		})
+		slow, quick := b.destination("s"), b.destination("q")
+		b.push(slow, 2000)
+		for range 40 { // the other one gets a trickle, and would take more
+			b.push(quick, 5)
+			b.pass(time.Second)
+		}
+		if got := slow.shares[0].records; got > b.budget.records {
+			t.Errorf("holds %d records while others want for work, of at most %d", got, b.budget.records)
+		}
+		b.push(slow, 2000)
+		b.pass(tickEvery)
+		if got := slow.shares[0].records; got > b.budget.records {
+			t.Errorf("filled the window again with %d records", got)
+		}
+	})
+}
+
+func TestBusyDestinationIsNotStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(context.Context, *Request) (*Answer, error) {
+			time.Sleep(100 * time.Millisecond)
+			return status(200)
+		})
+		b.provider.ceiling = 20
+		busy, quick := b.destination("b"), b.destination("q")
+		jobs := b.push(busy, 4000)
+		for range 25 {
+			b.push(quick, 1)
+			b.pass(time.Second)
+		}
+		if got := b.count(jobs); got[End] != 4000 {
+			t.Errorf("got %v; a backlog alone must not be put off", got)
+		}
+	})
+}
+
+func TestUnsendableConcernsNoDestination(t *testing.T) {
+	if v := refusal(&Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "payload-too-large"}); v.Code != "payload-too-large" || v.Next != End {
+		t.Errorf("refusal: %+v", v)
+	}
+	if v := refusal(errors.New("odd")); v.Outcome != pb.Outcome_OUTCOME_REJECTED || v.Code == "" {
+		t.Errorf("any other error: %+v", v)
+	}
+}

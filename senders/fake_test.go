@@ -1,0 +1,101 @@
+package senders
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/belfry/belfry/message"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+)
+
+// fakeProvider answers by a function, and reads its own answers by a small table. A delivery's destination is its app and
+// its FCM token's first letter.
+type fakeProvider struct {
+	platform pb.Platform
+	answer   func(ctx context.Context, r *Request) (*Answer, error)
+	ceiling  int
+
+	mu        sync.Mutex
+	sent      []*Request
+	refreshed int
+}
+
+func (f *fakeProvider) Platform() pb.Platform { return f.platform }
+
+func (f *fakeProvider) Ceiling(Destination) int { return max(f.ceiling, 1) }
+
+func (f *fakeProvider) Destination(d *pb.Delivery) (Destination, error) {
+	if d.App == "unknown-app" {
+		return Destination{}, &Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "no-credential"}
+	}
+	return Destination{App: d.App, Name: d.Target.GetFcm().GetToken()[:1]}, nil
+}
+
+func (f *fakeProvider) Encode(d *pb.Delivery, m *message.Compiled, _ time.Time) (*Request, error) {
+	r := &Request{Delivery: d}
+	if m != nil {
+		r.Body = []byte(m.Content(d.Locale, d.Variables).Title)
+	}
+	r.Destination, _ = f.Destination(d)
+	return r, nil
+}
+
+func (f *fakeProvider) Send(ctx context.Context, r *Request) (*Answer, error) {
+	f.mu.Lock()
+	f.sent = append(f.sent, r)
+	f.mu.Unlock()
+	return f.answer(ctx, r)
+}
+
+func (f *fakeProvider) Refresh(Destination) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refreshed++
+}
+
+func (f *fakeProvider) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// requests is what has been asked so far.
+func (f *fakeProvider) requests() []*Request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]*Request(nil), f.sent...)
+}
+
+func (f *fakeProvider) Classify(_ *Request, a *Answer, err error) Verdict {
+	if err != nil {
+		return Verdict{Next: Later, Scope: ScopeDestination, Code: "timeout", Unknown: true}
+	}
+	code := strconv.Itoa(a.Status)
+	seconds, _ := strconv.Atoi(a.Header.Get("Retry-After"))
+	after := time.Duration(seconds) * time.Second
+	switch a.Status {
+	case 200:
+		return Verdict{Outcome: pb.Outcome_OUTCOME_ACCEPTED}
+	case 401:
+		return Verdict{Next: Refresh, Scope: ScopeDestination, Code: code}
+	case 403:
+		return Verdict{Next: Stop, Scope: ScopeDestination, Code: code}
+	case 410:
+		return Verdict{Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Code: code, InvalidAt: 77}
+	case 421:
+		return Verdict{Next: Again, Code: code}
+	case 429, 503:
+		return Verdict{Next: Later, Scope: ScopeDestination, Slow: true, Code: code, After: after}
+	case 500:
+		return Verdict{Next: Later, Code: code, After: after}
+	}
+	return Verdict{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: code}
+}
+
+func status(n int) (*Answer, error) { return &Answer{Status: n}, nil }
+
+func retryAfter(n, seconds int) (*Answer, error) {
+	return &Answer{Status: n, Header: http.Header{"Retry-After": {strconv.Itoa(seconds)}}}, nil
+}

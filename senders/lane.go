@@ -1,0 +1,252 @@
+package senders
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
+)
+
+// Options describe a lane. All fields but the last two are required.
+type Options struct {
+	Kafka    *stream.Kafka
+	Provider Provider
+	Class    pb.Class
+	// Runs is shared by all lanes of a process, and run by whoever made it.
+	Runs *Runs
+	// Timeout is how long one request may take. 0 means 10 s, the least that FCM asks for.
+	Timeout time.Duration
+	// Attempts is how many requests are made for one delivery before it is dead. 0 means 8, which the backoff spreads over
+	// about half an hour.
+	Attempts uint32
+}
+
+// Lane sends the deliveries of one platform and class. It shares nothing with other lanes but the provider's tokens and
+// the view of the campaigns.
+type Lane struct {
+	Options
+	name     string // as in slog: apns.bulk
+	log      *slog.Logger
+	consumer *stream.Consumer
+	budget   share
+	messages inlineMessages
+	// finished counts ends, for the drain rate.
+	finished atomic.Uint64
+
+	// life ends when nobody waits for answers any more.
+	life    context.Context
+	workers sync.WaitGroup
+
+	mu sync.Mutex // guards what follows
+	// destinations are as many as the provider's configuration has: it bounds the web push origins that it names.
+	destinations map[Destination]*destination
+	// assignments are those with jobs, by partition.
+	assignments map[int32]context.Context
+}
+
+const (
+	windowRecords = 8192
+	windowBytes   = 16 << 20
+	// tickEvery is how soon a probe that is due, a stuck destination and the end of an assignment are noticed.
+	tickEvery = 100 * time.Millisecond
+)
+
+// NewLane makes a lane. It starts with Run.
+func NewLane(o Options) *Lane {
+	if o.Timeout == 0 {
+		o.Timeout = 10 * time.Second
+	}
+	if o.Attempts == 0 {
+		o.Attempts = 8
+	}
+	name := schemas.PlatformName(o.Provider.Platform()) + "." + schemas.ClassName(o.Class)
+	l := &Lane{
+		Options:      o,
+		name:         name,
+		log:          o.Kafka.Log.With("lane", name),
+		budget:       share{windowRecords / shareOf, windowBytes / shareOf},
+		destinations: map[Destination]*destination{},
+		assignments:  map[int32]context.Context{},
+	}
+	l.consumer = stream.NewConsumer(o.Kafka, stream.Options{
+		Name:    "senders." + name,
+		Topics:  []string{schemas.TopicSend(o.Provider.Platform(), o.Class)},
+		Records: windowRecords,
+		Bytes:   windowBytes,
+		Handle:  l.handle,
+	})
+	return l
+}
+
+// Run sends until ctx is done. Then it gives back what has not been begun and waits up to 5 s for the answers that are
+// out. It takes no delivery before the view of the campaigns has been read to its end. Run it once.
+func (l *Lane) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-l.Runs.Ready():
+	}
+	report, err := newReporter(l)
+	if err != nil {
+		return err
+	}
+	defer report.close()
+	// Both outlive ctx until the consumer has drained: answers that are out still count, and what is queued is given back
+	// by the ticks.
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	l.life = life
+	var ticks sync.WaitGroup
+	ticks.Go(func() { l.ticks(life, report) })
+	err = l.consumer.Run(ctx)
+	stop()
+	ticks.Wait()
+	l.workers.Wait()
+	return err
+}
+
+// ticks looks after the destinations until life ends.
+func (l *Lane) ticks(life context.Context, report *reporter) {
+	tick, second := time.NewTicker(tickEvery), time.NewTicker(time.Second)
+	defer tick.Stop()
+	defer second.Stop()
+	for {
+		select {
+		case <-life.Done():
+			return
+		case <-tick.C:
+			l.tick(time.Now())
+		case <-second.C:
+			report.report(time.Now())
+		}
+	}
+}
+
+func (l *Lane) tick(now time.Time) {
+	all := l.all()
+	if l.assignmentsEnded() {
+		for _, d := range all {
+			d.release()
+		}
+	}
+	var idle int
+	for _, d := range all {
+		if d.idle(now) {
+			idle++
+		}
+	}
+	for _, d := range all {
+		// One with a queue is not idle itself, and one without has nothing to put off.
+		d.tick(now, idle > 0, l.budget)
+	}
+}
+
+// all lists the destinations.
+func (l *Lane) all() []*destination {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*destination, 0, len(l.destinations))
+	for _, d := range l.destinations {
+		all = append(all, d)
+	}
+	return all
+}
+
+// assignmentsEnded says whether any ended since it was asked last.
+func (l *Lane) assignmentsEnded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := len(l.assignments)
+	maps.DeleteFunc(l.assignments, func(_ int32, ctx context.Context) bool { return ctx.Err() != nil })
+	return len(l.assignments) < before
+}
+
+// handle brings records to their destinations. It waits only for a campaign that the view has not seen yet.
+func (l *Lane) handle(ctx context.Context, tasks []*stream.Task) {
+	l.note(ctx, tasks[0].Partition)
+	for i, t := range tasks {
+		if ctx.Err() != nil {
+			stream.Release(tasks[i:])
+			return
+		}
+		l.admit(ctx, t)
+	}
+}
+
+// note keeps an assignment's context, to notice its end. One that it replaces has ended: its jobs are given back here.
+func (l *Lane) note(ctx context.Context, partition int32) {
+	l.mu.Lock()
+	before := l.assignments[partition]
+	l.assignments[partition] = ctx
+	l.mu.Unlock()
+	if before != nil && before != ctx {
+		for _, d := range l.all() {
+			d.release()
+		}
+	}
+}
+
+// admit takes one record: to its destination's queue, or to its end at once.
+func (l *Lane) admit(ctx context.Context, t *stream.Task) {
+	d, err := decode(t, l.Provider.Platform(), l.Class)
+	if err != nil {
+		t.Done(t.DeadLetter(schemas.TopicDead(l.Provider.Platform()), err.reason, err.detail))
+		return
+	}
+	j := &job{task: t, ctx: ctx, delivery: d}
+	if v, ok := l.resolve(j); !ok {
+		l.finish(j, v)
+		return
+	}
+	if v, ok := j.check(time.Now()); !ok {
+		l.finish(j, v)
+		return
+	}
+	where, refused := l.Provider.Destination(d)
+	if refused != nil {
+		l.finish(j, refusal(refused))
+		return
+	}
+	l.destination(where).push(j)
+}
+
+// resolve finds the run and the message.
+func (l *Lane) resolve(j *job) (Verdict, bool) {
+	var err error
+	if j.delivery.Message != nil {
+		j.message, err = l.messages.compile(j.task.Value, j.delivery)
+	} else {
+		j.run, err = l.Runs.lookup(j.ctx, j.delivery.App, j.delivery.Run)
+		if err == nil {
+			j.message, err = j.run.message()
+		}
+	}
+	switch {
+	case err == nil:
+		return Verdict{}, true
+	case j.ctx.Err() != nil:
+		return Verdict{Next: giveBack}, false
+	case errors.Is(err, errUnknownRun):
+		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_DEAD, Code: "unknown-run"}, false
+	default:
+		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-message", Scope: ScopeMessage}, false
+	}
+}
+
+func (l *Lane) destination(where Destination) *destination {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, ok := l.destinations[where]
+	if !ok {
+		d = newDestination(where, l.Provider, l.Timeout, l.finish, l.life, &l.workers, l.log)
+		l.destinations[where] = d
+	}
+	return d
+}

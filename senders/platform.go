@@ -1,0 +1,66 @@
+package senders
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/belfry/belfry/schemas"
+	"github.com/belfry/belfry/stream"
+)
+
+// Platform is all that sends to one platform in one process: its lanes, its retry hop, its provider's tokens, and its own
+// view of the campaigns, so that it shares nothing with another platform.
+type Platform struct {
+	runs     *Runs
+	provider Provider
+	retry    *Retry
+	lanes    []*Lane
+}
+
+// NewPlatform makes a platform's senders. They start with Run.
+func NewPlatform(k *stream.Kafka, p Provider) *Platform {
+	s := &Platform{runs: NewRuns(k), provider: p, retry: NewRetry(k, p.Platform())}
+	for _, class := range schemas.Classes {
+		s.lanes = append(s.lanes, NewLane(Options{Kafka: k, Provider: p, Class: class, Runs: s.runs}))
+	}
+	return s
+}
+
+// Run sends until ctx is done, then waits for the answers that are out, and returns nil. Run it once.
+func (s *Platform) Run(ctx context.Context) error {
+	// What the lanes lean on outlives them: a drain still needs tokens.
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	working, ctx := errgroup.WithContext(ctx)
+	var support errgroup.Group
+	lean := func(run func(context.Context) error) {
+		failed := make(chan error, 1)
+		support.Go(func() error {
+			err := run(base)
+			failed <- err
+			return err
+		})
+		// Without it the lanes must stop.
+		working.Go(func() error {
+			select {
+			case err := <-failed:
+				return err
+			case <-ctx.Done():
+				return nil
+			}
+		})
+	}
+	lean(s.runs.Run)
+	lean(s.provider.Run)
+	for _, l := range s.lanes {
+		working.Go(func() error { return l.Run(ctx) })
+	}
+	working.Go(func() error { return s.retry.Run(ctx) })
+	err := working.Wait()
+	stop()
+	if failed := support.Wait(); err == nil {
+		err = failed
+	}
+	return err
+}

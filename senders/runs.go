@@ -1,0 +1,145 @@
+package senders
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry/belfry/message"
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
+)
+
+// Runs is what lanes know of the campaigns: each one's message, compiled once, and its state at this moment.
+type Runs struct {
+	view *stream.View
+	k    *stream.Kafka
+
+	mu   sync.RWMutex // guards what follows
+	runs map[runKey]*run
+	// unknown remembers for unknownFor what the view did not have, so that a backlog of such does not ask Kafka for each.
+	unknown map[runKey]time.Time
+
+	// catchUp lets one ask at a time.
+	catchUp sync.Mutex
+}
+
+type runKey struct{ app, run string }
+
+const (
+	unknownFor  = 10 * time.Second
+	keepUnknown = 1024
+)
+
+var errUnknownRun = errors.New("no campaign of this name")
+
+// run is one campaign as the view has it.
+type run struct {
+	state atomic.Int32
+	// source is the message as it lies on the topic, to notice that it changed: a draft's may.
+	source  *pb.Message
+	message func() (*message.Compiled, error)
+}
+
+// State is safe to ask from any goroutine; it changes under way.
+func (r *run) State() pb.CampaignState { return pb.CampaignState(r.state.Load()) }
+
+// NewRuns makes the view. It starts with Run.
+func NewRuns(k *stream.Kafka) *Runs {
+	r := &Runs{k: k, runs: map[runKey]*run{}, unknown: map[runKey]time.Time{}}
+	r.view = stream.NewView(k, schemas.TopicCampaigns, r.apply)
+	return r
+}
+
+// Run follows belfry.campaigns until ctx is done.
+func (r *Runs) Run(ctx context.Context) error { return r.view.Run(ctx) }
+
+// Ready is closed once what was on the topic at the start has been read.
+func (r *Runs) Ready() <-chan struct{} { return r.view.Ready() }
+
+// lookup finds a run, and waits for the view to catch up before it says errUnknownRun: a delivery may overtake the
+// campaign's record, which lies on another topic.
+func (r *Runs) lookup(ctx context.Context, app, id string) (*run, error) {
+	key := runKey{app, id}
+	if found, known := r.have(key); known {
+		return found, missing(found)
+	}
+	r.catchUp.Lock()
+	defer r.catchUp.Unlock()
+	if found, known := r.have(key); known {
+		return found, missing(found)
+	}
+	if err := r.view.CatchUp(ctx); err != nil {
+		return nil, fmt.Errorf("wait for campaign %s/%s: %w", app, id, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	found := r.runs[key]
+	if found == nil {
+		if len(r.unknown) >= keepUnknown {
+			clear(r.unknown)
+		}
+		r.unknown[key] = time.Now()
+	}
+	return found, missing(found)
+}
+
+// have finds what is known by now: a run, or nil for one that certainly is not there.
+func (r *Runs) have(key runKey) (found *run, known bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if found = r.runs[key]; found != nil {
+		return found, true
+	}
+	at, known := r.unknown[key]
+	return nil, known && time.Since(at) < unknownFor
+}
+
+func missing(r *run) error {
+	if r == nil {
+		return errUnknownRun
+	}
+	return nil
+}
+
+// apply takes one record of the topic.
+func (r *Runs) apply(rec stream.ViewRecord) {
+	parts := schemas.SplitKey(rec.Key, 2)
+	if len(parts) != 2 {
+		return // only the launcher writes here, and it keys by app/campaign
+	}
+	key := runKey{parts[0], parts[1]}
+	if rec.Value == nil {
+		r.mu.Lock()
+		delete(r.runs, key)
+		r.mu.Unlock()
+		return
+	}
+	c := &pb.Campaign{}
+	if err := proto.Unmarshal(rec.Value, c); err != nil {
+		r.k.Log.Error("campaign cannot be read: its record is not a belfry.v1.Campaign; what it was before stays in force", "campaign", string(rec.Key), "partition", rec.Partition, "err", err)
+		return
+	}
+	r.set(key, c)
+}
+
+func (r *Runs) set(key runKey, c *pb.Campaign) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.unknown, key)
+	known := r.runs[key]
+	if known == nil || !proto.Equal(known.source, c.Message) {
+		source := c.Message
+		known = &run{source: source, message: sync.OnceValues(func() (*message.Compiled, error) {
+			return message.Compile(source, message.Campaign)
+		})}
+		r.runs[key] = known
+	}
+	known.state.Store(int32(c.State))
+}
