@@ -1,6 +1,6 @@
-// Package registrytest gives tests a Redis: a real one where BELFRY_TEST_REDIS names it (addr, or addr,addr,addr for a
+// Package registrytest gives tests a Redis: a real one where BELFRY_TEST_REDIS names it (host:port, or several nodes of a
 // cluster), else the embedded one. Each test has its own prefix, so tests run side by side on one server. The two
-// functions to know are Redis and Registry.
+// functions to know are Redis and Registry; Each is for what must hold on a cluster too.
 package registrytest
 
 import (
@@ -23,9 +23,22 @@ import (
 // Redis returns an empty Redis for one test. What the test leaves on a real one is removed when it ends.
 func Redis(t testing.TB) *registry.Redis {
 	t.Helper()
+	return open(t, os.Getenv("BELFRY_TEST_REDIS"))
+}
+
+// Each runs a test on Redis, and where BELFRY_TEST_REDIS_CLUSTER names the nodes of one, on a cluster.
+func Each(t *testing.T, test func(t *testing.T, r *registry.Redis)) {
+	t.Run("redis", func(t *testing.T) { test(t, Redis(t)) })
+	if nodes := os.Getenv("BELFRY_TEST_REDIS_CLUSTER"); nodes != "" {
+		t.Run("cluster", func(t *testing.T) { test(t, open(t, nodes)) })
+	}
+}
+
+func open(t testing.TB, addresses string) *registry.Redis {
+	t.Helper()
 	c := registry.RedisConfig{Prefix: fmt.Sprintf("t%08x:", rand.Uint32())}
-	if addrs := os.Getenv("BELFRY_TEST_REDIS"); addrs != "" {
-		c.Addresses = strings.Split(addrs, ",")
+	if addresses != "" {
+		c.Addresses = strings.Split(addresses, ",")
 		c.Cluster = len(c.Addresses) > 1
 	}
 	r, err := registry.OpenRedis(c)
