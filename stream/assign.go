@@ -41,7 +41,7 @@ func (s *session) assign(k tp, base int64, meta string) {
 	}
 	p.ctx, p.cancel = context.WithCancel(s.ctx)
 	if base >= 0 && meta != "" {
-		_, done, err := decodeProgress(base, meta)
+		done, err := decodeProgress(base, meta)
 		if err != nil {
 			s.log.Warn("records after the committed offset are done again", "topic", k.topic, "partition", k.partition, "err", err)
 		}

@@ -40,7 +40,7 @@ func (k *Kafka) Client(opts ...kgo.Opt) (*kgo.Client, error) {
 		kgo.SeedBrokers(k.Brokers...),
 		kgo.ClientID("belfry"),
 		kgo.RecordPartitioner(k.partitioner()),
-		kgo.WithLogger(kslog.New(k.Log.With("part", "kafka-client").WithGroup("kgo"))),
+		kgo.WithLogger(quiet{kslog.New(k.Log.With("part", "kafka-client").WithGroup("kgo"))}),
 	}
 	if k.TLS != nil {
 		base = append(base, kgo.DialTLSConfig(k.TLS))
@@ -50,6 +50,11 @@ func (k *Kafka) Client(opts ...kgo.Opt) (*kgo.Client, error) {
 	}
 	return kgo.NewClient(append(base, opts...)...)
 }
+
+// quiet lets the client's warnings through. What it tells of its daily work is for its own developers.
+type quiet struct{ kgo.Logger }
+
+func (q quiet) Level() kgo.LogLevel { return min(q.Logger.Level(), kgo.LogLevelWarn) }
 
 // partitioner is Kafka's own by key, but for devices: what a provider said of one lies beside its registration.
 func (k *Kafka) partitioner() kgo.Partitioner {

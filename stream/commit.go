@@ -86,14 +86,23 @@ func (s *session) snapshot() *snapshot {
 	for _, p := range s.held() {
 		p.mu.Lock()
 		if p.w.fresh.records > 0 && !p.over {
-			base, done := p.w.position()
-			low, frees := p.w.snapshot()
-			snap.parts = append(snap.parts, part{p, base, encodeProgress(snap.nonce, base, done), low, frees, p.out})
-			p.out = outputs{}
+			snap.add(p)
 		}
 		p.mu.Unlock()
 	}
 	return snap
+}
+
+// add takes one partition's part. p.mu is held.
+func (snap *snapshot) add(p *partition) {
+	base, done := p.position()
+	meta, fits := encodeProgress(snap.nonce, base, done)
+	if !fits {
+		return // until its slow records end
+	}
+	low, frees := p.w.snapshot()
+	snap.parts = append(snap.parts, part{p, base, meta, low, frees, p.out})
+	p.out = outputs{}
 }
 
 func (snap *snapshot) forgetLost() {
@@ -207,6 +216,7 @@ func (s *session) commitOffsetsInTransaction(ctx context.Context, snap *snapshot
 	req.TransactionalID, req.Group = s.transactionalID(), s.groupName()
 	req.ProducerID, req.ProducerEpoch = id, epoch
 	req.MemberID, req.Generation = s.group.GroupMetadata()
+	req.InstanceID = &s.k.Instance
 	topics := map[string]int{}
 	for i := range snap.parts {
 		part := &snap.parts[i]

@@ -128,6 +128,7 @@ func (c *Consumer) session(parent context.Context) error {
 	stop := context.AfterFunc(parent, func() {
 		defer close(drained)
 		s.drain(s.held())
+		s.leave()
 		fail(context.Canceled)
 	})
 	s.poll()
@@ -156,6 +157,9 @@ func (s *session) open(ctx context.Context) error {
 			kgo.ConsumerGroup(s.groupName()),
 			kgo.ConsumeTopics(names...),
 			kgo.DisableAutoCommit(),
+			// A static member: a process that comes back under its name, killed or not, has its partitions at once, and the
+			// others are not disturbed. One that stops in good order leaves: see leave.
+			kgo.InstanceID(s.k.Instance),
 			kgo.SessionTimeout(sessionTimeout),
 			kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 			kgo.FetchMaxBytes(4<<20),
@@ -234,6 +238,16 @@ func (s *session) close() {
 	s.writer.Close()
 }
 
+// leave gives the partitions to the others now rather than after the session timeout.
+func (s *session) leave() {
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
+	defer cancel()
+	_, err := kadm.NewClient(s.group).LeaveGroup(ctx, kadm.LeaveGroup(s.groupName()).InstanceIDs(s.k.Instance))
+	if err != nil {
+		s.log.Warn("could not leave the group; its partitions wait until the session times out", "err", err)
+	}
+}
+
 // poll hands fetched records to their windows, until the session ends. It never waits for a task.
 func (s *session) poll() {
 	for {
@@ -253,10 +267,18 @@ func (s *session) poll() {
 			s.throttle(p)
 		})
 		for _, e := range fetches.Errors() {
-			if s.partition(tp{s.k.bare(e.Topic), e.Partition}) == nil && !retriable(e.Err) {
-				s.log.Warn("fetch failed", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
-			}
+			s.pollFailed(e)
 		}
+	}
+}
+
+// pollFailed says what hinders the group as a whole. The client goes on by itself.
+func (s *session) pollFailed(e kgo.FetchError) {
+	switch {
+	case errors.Is(e.Err, kerr.FencedInstanceID):
+		s.fail(fmt.Errorf("another process consumes as instance %q: give each its own instance name", s.k.Instance))
+	case s.partition(tp{s.k.bare(e.Topic), e.Partition}) == nil && !retriable(e.Err):
+		s.log.Warn("fetch failed", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
 	}
 }
 

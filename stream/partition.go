@@ -188,7 +188,20 @@ func (p *partition) fill() float64 {
 		float64(p.w.held.records)/float64(p.cfg.Records),
 		float64(p.w.held.bytes)/float64(p.cfg.Bytes),
 		float64(p.w.span())/float64(spanFactor*p.cfg.Records),
+		p.w.mapped(),
 	)
+}
+
+// position is what may be committed: the lowest unfinished offset, and what is done above it, by this assignment or by
+// those before. p.mu is held.
+func (p *partition) position() (base int64, done []span) {
+	base, done = p.w.position()
+	for _, s := range p.skip {
+		if s.from = max(s.from, p.w.end); s.from < s.to {
+			done = append(done, s)
+		}
+	}
+	return base, done
 }
 
 func (p *partition) stopped(err error) {

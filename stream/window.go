@@ -20,8 +20,8 @@ type window struct {
 	head uint64 // sequence of the oldest slot kept
 	low  uint64 // sequence of the lowest unfinished slot; head ≤ low ≤ next
 	next uint64 // sequence of the next slot
-	// above counts the records done among [low, next).
-	above int
+	// above counts the records done among [low, next), and runs how many stretches they form.
+	above, runs int
 	// held is what costs memory; of that, fresh is done since the last snapshot.
 	held, fresh amount
 	// end is the offset after the last record received, or the committed offset before the first; -1 when neither is known.
@@ -91,11 +91,29 @@ func (w *window) finish(seq uint64) bool {
 	w.fresh.records++
 	w.fresh.bytes += int64(s.size)
 	w.above++
+	w.runs++
+	if seq > w.low && w.slot(seq-1).done {
+		w.runs--
+	}
+	if seq+1 < w.next && w.slot(seq+1).done {
+		w.runs--
+	}
+	if seq == w.low {
+		w.runs--
+	}
 	for w.low < w.next && w.slot(w.low).done {
 		w.low++
 		w.above--
 	}
 	return true
+}
+
+// mapped is how full the completion map is, at most: below 1 it fits as runs or as a bitmap.
+func (w *window) mapped() float64 {
+	if w.low == w.next {
+		return 0
+	}
+	return min(float64(w.runs)/fitRuns, float64(w.end-w.slot(w.low).offset)/fitOffsets)
 }
 
 // position is what may be committed now: the lowest unfinished offset and the done spans above it. It is -1 when
