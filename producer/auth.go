@@ -1,0 +1,97 @@
+package producer
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// Key is one API key of an app.
+type Key struct {
+	// Name tells keys apart in logs.
+	Name string
+	// Hash is the key's SHA-256: keys are random and long, so a fast hash is enough, and the key itself is kept nowhere.
+	Hash [sha256.Size]byte
+	// Scopes are what it may do: ScopeSend, ScopeManage, ScopeRead.
+	Scopes []string
+}
+
+const (
+	// ScopeSend allows messages, events, and campaigns with all their actions.
+	ScopeSend = "send"
+	// ScopeManage allows writing and removing devices.
+	ScopeManage = "manage"
+	// ScopeRead allows everything that changes nothing.
+	ScopeRead = "read"
+)
+
+// keySecurity names the security scheme in the OpenAPI description.
+const keySecurity = "key"
+
+// caller is whose key a request bears.
+type caller struct{ app, key string }
+
+type callerKey struct{}
+
+// app tells whose request this is. authenticate has made sure of it for every operation.
+func appOf(ctx context.Context) string { return ctx.Value(callerKey{}).(caller).app }
+
+// authenticate lets an operation through for a key of one of its scopes.
+func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
+	security := ctx.Operation().Security
+	if len(security) == 0 {
+		next(ctx)
+		return
+	}
+	token, ok := strings.CutPrefix(ctx.Header("Authorization"), "Bearer ")
+	if !ok {
+		s.refuse(ctx, problem(http.StatusUnauthorized, "unauthorized", "Send the app's API key in the header Authorization: Bearer KEY."))
+		return
+	}
+	who, scopes := s.find(strings.TrimSpace(token))
+	if who.app == "" {
+		s.refuse(ctx, problem(http.StatusUnauthorized, "unauthorized", "No app has this API key. Check it against the keys of the app in the configuration."))
+		return
+	}
+	if needed := security[0][keySecurity][0]; !slices.Contains(scopes, needed) {
+		s.refuse(ctx, problem(http.StatusForbidden, "forbidden",
+			fmt.Sprintf("The key %q has not the scope %q. Use another key, or add the scope to it in the configuration.", who.key, needed)))
+		return
+	}
+	next(huma.WithValue(ctx, callerKey{}, who))
+}
+
+// find compares with every key, and each in constant time, so that the time it takes tells nothing of them.
+func (s *Server) find(token string) (caller, []string) {
+	hash := sha256.Sum256([]byte(token))
+	var who caller
+	var scopes []string
+	for app, keys := range s.options.Keys {
+		for i := range keys {
+			if subtle.ConstantTimeCompare(hash[:], keys[i].Hash[:]) == 1 {
+				who, scopes = caller{app, keys[i].Name}, keys[i].Scopes
+			}
+		}
+	}
+	return who, scopes
+}
+
+// refuse answers from a middleware.
+func (s *Server) refuse(ctx huma.Context, p *Problem) {
+	if p.Status == http.StatusUnauthorized {
+		ctx.SetHeader("WWW-Authenticate", `Bearer realm="belfry"`)
+	}
+	for name, values := range p.GetHeaders() {
+		ctx.SetHeader(name, values[0])
+	}
+	ctx.SetHeader("Content-Type", "application/problem+json")
+	ctx.SetStatus(p.Status)
+	// A client that is gone cannot be told.
+	_ = huma.DefaultJSONFormat.Marshal(ctx.BodyWriter(), p)
+}

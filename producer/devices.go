@@ -1,0 +1,134 @@
+package producer
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/belfry/belfry/events"
+	"github.com/belfry/belfry/message"
+	"github.com/belfry/belfry/registry"
+	"github.com/belfry/belfry/schemas"
+)
+
+// maxDevice bounds a device's JSON, as one body and as one line.
+const maxDevice = 64 << 10
+
+// Accepted says that Kafka has it; it takes effect as soon as the registry has read it, usually within a second.
+type Accepted struct {
+	ID     string `json:"id"`
+	Status string `json:"status" example:"accepted"`
+}
+
+type acceptedOutput struct{ Body Accepted }
+
+type devicePut struct {
+	devicePath
+	Body Device
+}
+
+type deviceOutput struct{ Body Device }
+
+// BulkDevice is one line of POST /v1/devices/bulk.
+type BulkDevice struct {
+	Op string `json:"op,omitempty" doc:"put (default) or delete, which needs the id only"`
+	Device
+}
+
+func (s *Server) deviceRoutes(api huma.API) {
+	put := operation(http.MethodPut, "/devices/{id}", "put-device", ScopeManage, "Register a device",
+		"Registers a device or replaces all that is known of it. 202 once Kafka has it; it is in use when the registry has read it, usually within a second.",
+		http.StatusAccepted, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests)
+	put.MaxBodyBytes = maxDevice
+	huma.Register(api, put, s.putDevice)
+	huma.Register(api, operation(http.MethodGet, "/devices/{id}", "get-device", ScopeRead, "Show a device",
+		"Shows a device as the registry has it. Tokens and endpoints are masked.",
+		http.StatusOK, http.StatusNotFound), s.getDevice)
+	huma.Register(api, operation(http.MethodDelete, "/devices/{id}", "delete-device", ScopeManage, "Remove a device",
+		"Removes a device, if there is one. What is on its way to it may still arrive.",
+		http.StatusAccepted, http.StatusTooManyRequests), s.deleteDevice)
+	s.bulkRoute(api, "/devices/bulk", "bulk-devices", ScopeManage, "Register and remove many devices",
+		"Takes one device per line (with op: put or delete), without a bound on their number.", reflect.TypeFor[BulkDevice](), s.deviceLine)
+}
+
+func (s *Server) putDevice(ctx context.Context, in *devicePut) (*acceptedOutput, error) {
+	if in.Body.ID != "" && in.Body.ID != in.ID {
+		return nil, invalid("id", errors.New("differs from the id in the path: leave it out"))
+	}
+	in.Body.ID = in.ID
+	record, problems := s.registration(appOf(ctx), &in.Body)
+	if len(problems) > 0 {
+		return nil, invalid("", problems)
+	}
+	if err := s.write(ctx, record); err != nil {
+		return nil, err
+	}
+	return &acceptedOutput{Accepted{in.ID, "accepted"}}, nil
+}
+
+func (s *Server) getDevice(ctx context.Context, in *devicePath) (*deviceOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	d, err := s.registry.Get(ctx, appOf(ctx), in.ID)
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil, problem(http.StatusNotFound, "not-found", "The app has no device with this id. If it was registered just now, try again in a second.")
+	}
+	if err != nil {
+		return nil, s.redisProblem(err)
+	}
+	return &deviceOutput{deviceForm(d)}, nil
+}
+
+func (s *Server) deleteDevice(ctx context.Context, in *devicePath) (*acceptedOutput, error) {
+	if fault := events.IdentityFault(in.ID); fault != "" {
+		return nil, invalid("id", errors.New(fault))
+	}
+	if err := s.write(ctx, s.removal(appOf(ctx), in.ID)); err != nil {
+		return nil, err
+	}
+	return &acceptedOutput{Accepted{in.ID, "accepted"}}, nil
+}
+
+// registration is the record that registers a device.
+func (s *Server) registration(app string, d *Device) (*kgo.Record, message.Problems) {
+	device, problems := d.proto(app, s.options.AllowHosts[app], s.now())
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	value, err := deviceRecord(device)
+	if err != nil {
+		// Only text that is not UTF-8 can fail here, and JSON has none.
+		return nil, message.Problems{{Text: "cannot be encoded: " + err.Error()}}
+	}
+	return &kgo.Record{
+		Topic: s.options.Kafka.Topic(schemas.TopicDevices), Key: schemas.DeviceKey(app, d.ID), Value: value,
+	}, nil
+}
+
+// removal is the tombstone that removes a device.
+func (s *Server) removal(app, id string) *kgo.Record {
+	return &kgo.Record{Topic: s.options.Kafka.Topic(schemas.TopicDevices), Key: schemas.DeviceKey(app, id)}
+}
+
+// deviceLine reads one line of a bulk stream.
+func (s *Server) deviceLine(app string, line []byte) (*kgo.Record, string, message.Problems) {
+	var d BulkDevice
+	if problems := decodeLine(line, &d); len(problems) > 0 {
+		return nil, d.ID, problems
+	}
+	switch d.Op {
+	case "", "put":
+		record, problems := s.registration(app, &d.Device)
+		return record, d.ID, problems
+	case "delete":
+		if fault := events.IdentityFault(d.ID); fault != "" {
+			return nil, d.ID, message.Problems{{Field: "id", Text: fault}}
+		}
+		return s.removal(app, d.ID), d.ID, nil
+	}
+	return nil, d.ID, message.Problems{{Field: "op", Text: "must be put or delete"}}
+}
