@@ -1,0 +1,83 @@
+package exchange
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"os"
+
+	"golang.org/x/net/http2"
+
+	"github.com/belfry/belfry/senders"
+)
+
+// Lost is an exchange without an answer.
+type Lost struct {
+	Err error
+	// Sent says that the request began to leave, so the provider may have accepted it.
+	Sent bool
+}
+
+func (l *Lost) Error() string {
+	if l.Sent {
+		return "no answer: " + l.Err.Error()
+	}
+	return "not sent: " + l.Err.Error()
+}
+
+func (l *Lost) Unwrap() error { return l.Err }
+
+// Verdict reads the error that stands in an answer's place, the same for every platform (provider-semantics 2.1 and 2.2
+// "no answer", 2.3 "timeout / TLS / DNS").
+func Verdict(err error) senders.Verdict {
+	var refusal *senders.Refusal
+	if errors.As(err, &refusal) {
+		return senders.Verdict{Next: senders.End, Outcome: refusal.Outcome, Code: refusal.Code}
+	}
+	var lost *Lost
+	sent := !errors.As(err, &lost) || lost.Sent
+	v := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Unknown: sent}
+
+	var stream http2.StreamError
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &stream) && stream.Code == http2.ErrCodeRefusedStream:
+		// RFC 9113 section 8.7: the stream was closed before any processing.
+		return senders.Verdict{Next: senders.Again, Code: "refused-stream"}
+	case errors.As(err, &stream):
+		// One stream reset says nothing of its neighbours.
+		v.Code, v.Scope = "reset", senders.ScopeDevice
+	case errors.Is(err, context.Canceled):
+		v.Code, v.Scope = "interrupted", senders.ScopeDevice
+	case errors.As(err, &dns):
+		v.Code, v.Unknown = "dns", false
+	case isTLS(err):
+		v.Code, v.Unknown = "tls", false
+	case errors.As(err, &op) && op.Op == "dial":
+		v.Code, v.Unknown = "dial", false
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
+		v.Code, v.Slow = "timeout", true
+	default:
+		v.Code = "connection"
+	}
+	return v
+}
+
+// isTLS tells a failed handshake, or a certificate of ours refused after it (TLS 1.3 says so on the first read).
+func isTLS(err error) bool {
+	var verify *tls.CertificateVerificationError
+	var header tls.RecordHeaderError
+	var alert tls.AlertError
+	var host x509.HostnameError
+	var authority x509.UnknownAuthorityError
+	return errors.As(err, &verify) || errors.As(err, &header) || errors.As(err, &alert) ||
+		errors.As(err, &host) || errors.As(err, &authority)
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}

@@ -1,0 +1,114 @@
+package webpush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders"
+	"github.com/belfry/belfry/senders/exchange"
+)
+
+// ceiling is the most requests in flight to one origin.
+const ceiling = 1000
+
+// Config is an app's identity towards push services, and what it may send to.
+type Config struct {
+	// PublicKey and PrivateKey are the VAPID pair, base64url: 65 and 32 bytes.
+	PublicKey  string
+	PrivateKey string
+	// Subject is where a push service finds whom to ask: mailto:… or https://….
+	Subject string
+	// AllowHosts may be asked whatever their address, and in plain http: host:port each, or host for port 443.
+	AllowHosts []string
+	// CA is trusted in place of the system's certificates, PEM.
+	CA []byte
+}
+
+// Provider sends the deliveries of every app that has VAPID keys.
+type Provider struct {
+	apps    map[string]*app
+	history exchange.History
+}
+
+var _ senders.Provider = (*Provider)(nil)
+
+// app is one app's keys and its connections, which its origins share: they are many, and most see little.
+type app struct {
+	vapid   *vapid
+	allow   allowed
+	origins *origins
+	client  *exchange.Client
+	library *http.Client
+}
+
+// New makes the provider. It needs no network. The error names every app whose configuration is wrong.
+func New(apps map[string]Config, _ *slog.Logger) (*Provider, error) {
+	p := &Provider{apps: make(map[string]*app, len(apps))}
+	var faults []error
+	for name, c := range apps {
+		a, err := newApp(c)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("app %s: webpush: %w", name, err))
+			continue
+		}
+		p.apps[name] = a
+	}
+	return p, errors.Join(faults...)
+}
+
+func newApp(c Config) (*app, error) {
+	config, err := exchange.TLS(c.CA)
+	if err != nil {
+		return nil, err
+	}
+	a := &app{origins: newOrigins()}
+	if a.vapid, err = newVapid(c); err != nil {
+		return nil, err
+	}
+	if a.allow, err = newAllowed(c.AllowHosts); err != nil {
+		return nil, err
+	}
+	a.client = exchange.NewClient(func() *http.Transport { return a.allow.transport(config) })
+	a.library = a.client.HTTP()
+	return a, nil
+}
+
+// Platform implements senders.Provider.
+func (p *Provider) Platform() pb.Platform { return pb.Platform_PLATFORM_WEBPUSH }
+
+// Ceiling implements senders.Provider.
+func (p *Provider) Ceiling(senders.Destination) int { return ceiling }
+
+// Destination implements senders.Provider. It is the app's keys at one origin.
+func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
+	a := p.apps[d.GetApp()]
+	if a == nil {
+		return senders.Destination{}, &senders.Refusal{
+			Outcome: pb.Outcome_OUTCOME_DEAD, Code: "no-credential",
+			Detail: fmt.Sprintf("app %q has no VAPID keys: configure apps.%s.webpush", d.GetApp(), d.GetApp()),
+		}
+	}
+	origin, _, err := a.allow.parse(d.GetTarget().GetWebpush().GetEndpoint())
+	if err != nil {
+		return senders.Destination{}, &senders.Refusal{
+			Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-endpoint", Detail: err.Error(),
+		}
+	}
+	return senders.Destination{App: d.GetApp(), Name: a.origins.name(origin)}, nil
+}
+
+// Refresh implements senders.Provider. VAPID needs none: a refused header is not used again (see Send).
+func (p *Provider) Refresh(senders.Destination) {}
+
+// Run implements senders.Provider.
+func (p *Provider) Run(ctx context.Context) error {
+	<-ctx.Done()
+	for _, a := range p.apps {
+		a.client.Close()
+	}
+	return nil
+}
