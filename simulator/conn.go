@@ -1,0 +1,107 @@
+package simulator
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// faultyListener makes connections that a black hole or a drip can take. They sit below TLS, so a fault may also
+// strike a handshake.
+type faultyListener struct {
+	net.Listener
+	endpoint *endpoint
+}
+
+func (l *faultyListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Conn: c, endpoint: l.endpoint, closed: make(chan struct{})}, nil
+}
+
+// conn is a client's connection.
+type conn struct {
+	net.Conn
+	endpoint *endpoint
+	closing  sync.Once
+	closed   chan struct{}
+
+	mu sync.Mutex // guards what APNs remembers of a connection
+	apnsSession
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	// The read may have waited in the kernel since before the hole opened: its bytes fall in too.
+	if _, held := c.hold(); held != nil {
+		return 0, held
+	}
+	return n, err
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	for n := 0; ; {
+		drip, err := c.hold()
+		if err != nil {
+			return n, err
+		}
+		if drip == nil {
+			m, err := c.Conn.Write(b[n:])
+			return n + m, err
+		}
+		m, err := c.Conn.Write(b[n : n+1])
+		if n += m; err != nil || n == len(b) {
+			return n, err
+		}
+		if err := c.pause(drip); err != nil {
+			return n, err
+		}
+	}
+}
+
+// hold waits out a black hole, and returns the drip in force if there is one.
+func (c *conn) hold() (drip *faultState, err error) {
+	for {
+		f := c.endpoint.sim.faults.onConnection(c.endpoint.service)
+		if f == nil {
+			return nil, nil
+		}
+		f.struck.Add(1)
+		if f.Kind == Drip {
+			return f, nil
+		}
+		select {
+		case <-f.lifted:
+		case <-c.closed:
+			return nil, net.ErrClosed
+		}
+	}
+}
+
+// pause is the time between two bytes.
+func (c *conn) pause(drip *faultState) error {
+	t := time.NewTimer(time.Duration(float64(time.Second) / drip.PerSecond))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-drip.lifted:
+	case <-c.closed:
+		return net.ErrClosed
+	}
+	return nil
+}
+
+func (c *conn) Close() error {
+	c.closing.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// cut ends the connection with a TCP reset.
+func (c *conn) cut() {
+	if t, ok := c.Conn.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // then it ends with a FIN
+	}
+	_ = c.Close() // it may be closed already
+}
