@@ -92,7 +92,7 @@ func (a *Applier) rebuild(ctx context.Context) {
 	err := Rebuild(ctx, a.k, a.g, func(done, _ int64) { records = done })
 	switch {
 	case err == nil:
-		a.log.Info("the registry was not in Redis and has been rebuilt from Kafka", "records", records, "took", time.Since(began))
+		a.log.Info("the registry is rebuilt from Kafka, for it was not in Redis", "records", records, "took", time.Since(began))
 	case ctx.Err() == nil && !errors.Is(err, ErrRebuilding):
 		a.log.Warn("the registry is not in Redis and cannot be rebuilt; trying again", "err", err)
 	}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,8 @@ type outage struct {
 	waiting atomic.Int32
 }
 
-// retry calls do until it succeeds. It fails only when ctx ends.
+// retry calls do until it succeeds. It fails only when ctx ends. That the view is not built is waited for as well, but
+// is no outage: whoever rebuilds it says so.
 func (o *outage) retry(ctx context.Context, do func() error) error {
 	failed := false
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
@@ -30,7 +32,7 @@ func (o *outage) retry(ctx context.Context, do func() error) error {
 			}
 			return ctx.Err()
 		}
-		if !failed {
+		if !failed && !errors.Is(err, ErrNotBuilt) {
 			failed = true
 			if o.waiting.Add(1) == 1 {
 				o.log.Warn("the registry in Redis cannot be written; trying until it can", "err", err)

@@ -94,12 +94,12 @@ type builder struct {
 
 // run reads the topic once. Changes of one partition go to one worker, so that they stay in order.
 func (b *builder) run(ctx context.Context, k *stream.Kafka) error {
-	workers, ctx := errgroup.WithContext(ctx)
+	workers, working := errgroup.WithContext(ctx)
 	var queues [builders]chan Change
 	for i := range queues {
 		queue := make(chan Change, readBatch)
 		queues[i] = queue
-		workers.Go(func() error { return b.work(ctx, queue) })
+		workers.Go(func() error { return b.work(working, queue) })
 	}
 	view := stream.NewView(k, schemas.TopicDevices, func(r stream.ViewRecord) {
 		c, ok, err := DecodeChange(r.Key, r.Value)
@@ -109,22 +109,26 @@ func (b *builder) run(ctx context.Context, k *stream.Kafka) error {
 		}
 		select {
 		case queues[r.Partition%builders] <- c:
-		case <-ctx.Done():
+		case <-working.Done():
 		}
 	})
-	reading, stop := context.WithCancel(ctx)
+	reading, stop := context.WithCancel(working)
 	var reader errgroup.Group
 	reader.Go(func() error { return view.Run(reading) })
 	select {
 	case <-view.Ready():
-	case <-ctx.Done():
+	case <-working.Done():
 	}
 	stop()
 	err := reader.Wait()
 	for _, q := range queues {
 		close(q)
 	}
-	return errors.Join(err, workers.Wait(), context.Cause(ctx))
+	err = errors.Join(err, workers.Wait())
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // work applies a queue's changes, as many at a time as wait.
@@ -142,9 +146,8 @@ func (b *builder) work(ctx context.Context, queue <-chan Change) error {
 				more = false
 			}
 		}
-		err := b.outage.retry(ctx, func() error { return b.g.apply(ctx, batch, true) })
-		if err != nil {
-			return context.Cause(ctx)
+		if err := b.outage.retry(ctx, func() error { return b.g.apply(ctx, batch, true) }); err != nil {
+			return err
 		}
 		b.told(int64(len(batch)))
 	}
