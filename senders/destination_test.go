@@ -400,8 +400,8 @@ func TestSlowDestinationMakesRoomForOthers(t *testing.T) {
 			return status(200)
 		})
 		slow, quick := b.destination("s"), b.destination("q")
-		b.push(slow, 2000)
 		for range 40 { // the other one gets a trickle, and would take more
+			b.push(slow, 500)
 			b.push(quick, 5)
 			b.pass(time.Second)
 		}

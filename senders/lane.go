@@ -223,7 +223,7 @@ func (l *Lane) resolve(j *job) (Verdict, bool) {
 	if j.delivery.Message != nil {
 		j.message, err = l.messages.compile(j.task.Value, j.delivery)
 	} else {
-		j.run, err = l.Runs.lookup(j.ctx, j.delivery.App, j.delivery.Run)
+		j.run, err = l.Runs.lookup(j.ctx, j.delivery.App, j.delivery.Run, j.task.Timestamp)
 		if err == nil {
 			j.message, err = j.run.message()
 		}

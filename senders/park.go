@@ -108,15 +108,16 @@ func (d *destination) stuck(now time.Time, othersIdle bool) bool {
 	if d.state != stateOpen {
 		return now.Sub(d.since) > stalledFor
 	}
-	ownPace := d.latency > slowAnswer || d.limit.slots() < reopenLimit
-	behind := othersIdle && now.Sub(d.queue[0].queued) > patience
-	// Once slow it stays so at that pace: else it would fill the window again after each clearing.
-	d.slow = ownPace && (d.slow || behind)
 	moved := d.well
 	if moved.Before(d.busy) {
 		moved = d.busy
 	}
-	return d.slow || d.inFlight > 0 && now.Sub(moved) > stalledFor
+	stalled := d.inFlight > 0 && now.Sub(moved) > stalledFor
+	behind := othersIdle && now.Sub(d.queue[0].queued) > patience
+	ownPace := d.latency > slowAnswer || d.limit.slots() < reopenLimit
+	// Once slow it stays so at that pace: else it would fill the window again after each clearing.
+	d.slow = ownPace && (d.slow || stalled || behind)
+	return d.slow || stalled
 }
 
 // stuckReason is the code of a delivery put off. Called with mu held.

@@ -23,7 +23,8 @@ type Runs struct {
 
 	mu   sync.RWMutex // guards what follows
 	runs map[runKey]*run
-	// unknown remembers for unknownFor what the view did not have, so that a backlog of such does not ask Kafka for each.
+	// unknown remembers when the view, caught up, did not have a run: no delivery written before that can be of one. So a
+	// backlog of such does not ask Kafka for each.
 	unknown map[runKey]time.Time
 
 	// catchUp lets one ask at a time.
@@ -32,10 +33,7 @@ type Runs struct {
 
 type runKey struct{ app, run string }
 
-const (
-	unknownFor  = 10 * time.Second
-	keepUnknown = 1024
-)
+const keepUnknown = 1024
 
 var errUnknownRun = errors.New("no campaign of this name")
 
@@ -63,18 +61,19 @@ func (r *Runs) Run(ctx context.Context) error { return r.view.Run(ctx) }
 // Ready is closed once what was on the topic at the start has been read.
 func (r *Runs) Ready() <-chan struct{} { return r.view.Ready() }
 
-// lookup finds a run, and waits for the view to catch up before it says errUnknownRun: a delivery may overtake the
-// campaign's record, which lies on another topic.
-func (r *Runs) lookup(ctx context.Context, app, id string) (*run, error) {
+// lookup finds the run of a delivery written at the given time, and waits for the view to catch up before it says
+// errUnknownRun: a delivery may overtake its campaign's record, which lies on another topic.
+func (r *Runs) lookup(ctx context.Context, app, id string, written time.Time) (*run, error) {
 	key := runKey{app, id}
-	if found, known := r.have(key); known {
+	if found, known := r.have(key, written); known {
 		return found, missing(found)
 	}
 	r.catchUp.Lock()
 	defer r.catchUp.Unlock()
-	if found, known := r.have(key); known {
+	if found, known := r.have(key, written); known {
 		return found, missing(found)
 	}
+	asked := time.Now()
 	if err := r.view.CatchUp(ctx); err != nil {
 		return nil, fmt.Errorf("wait for campaign %s/%s: %w", app, id, err)
 	}
@@ -85,20 +84,20 @@ func (r *Runs) lookup(ctx context.Context, app, id string) (*run, error) {
 		if len(r.unknown) >= keepUnknown {
 			clear(r.unknown)
 		}
-		r.unknown[key] = time.Now()
+		r.unknown[key] = asked
 	}
 	return found, missing(found)
 }
 
-// have finds what is known by now: a run, or nil for one that certainly is not there.
-func (r *Runs) have(key runKey) (found *run, known bool) {
+// have finds what is known by now: a run, or nil for one that certainly was not there.
+func (r *Runs) have(key runKey, written time.Time) (found *run, known bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if found = r.runs[key]; found != nil {
 		return found, true
 	}
 	at, known := r.unknown[key]
-	return nil, known && time.Since(at) < unknownFor
+	return nil, known && written.Before(at)
 }
 
 func missing(r *run) error {

@@ -21,7 +21,7 @@ type reporter struct {
 	lane   *Lane
 	client *kgo.Client
 	key    []byte
-	// ended is the count of ends at each of the last reports, at and when.
+	// ended is the count of ends at the start and at each of the last reports.
 	ended []sample
 }
 
@@ -40,7 +40,7 @@ func newReporter(l *Lane) (*reporter, error) {
 		return nil, err
 	}
 	key := schemas.Key(schemas.PlatformName(l.Provider.Platform()), schemas.ClassName(l.Class), l.Kafka.Instance)
-	return &reporter{lane: l, client: client, key: key}, nil
+	return &reporter{lane: l, client: client, key: key, ended: []sample{{at: time.Now()}}}, nil
 }
 
 // report writes one status. When Kafka does not take it, that shows in its age, and the consumer's log says why.
