@@ -48,8 +48,7 @@ func Verdict(err error) senders.Verdict {
 		// RFC 9113 section 8.7: the stream was closed before any processing.
 		return senders.Verdict{Next: senders.Again, Code: "refused-stream"}
 	case errors.As(err, &stream):
-		// One stream reset says nothing of its neighbours.
-		v.Code, v.Scope = "reset", senders.ScopeDevice
+		v.Code = "reset"
 	case errors.Is(err, context.Canceled):
 		v.Code, v.Scope = "interrupted", senders.ScopeDevice
 	case errors.As(err, &dns):

@@ -26,7 +26,10 @@ var (
 	wrong = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Scope: senders.ScopeMessage}
 	stop  = senders.Verdict{Next: senders.Stop, Scope: senders.ScopeDestination}
 	slow  = senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Slow: true}
-	ill   = senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, After: afterFault}
+	// The floor of these is their delivery's alone: for one fault the project is slowed, and not held. Only FCM's own
+	// Retry-After holds it.
+	ill   = senders.Verdict{Next: senders.Later, Slow: true, After: afterFault}
+	quota = senders.Verdict{Next: senders.Later, Slow: true, After: afterQuota}
 )
 
 // table is provider-semantics 2.2 by FcmError code, or by the status where there is none. 200, INVALID_ARGUMENT,
@@ -119,7 +122,8 @@ func (p *Provider) Classify(r *senders.Request, a *senders.Answer, err error) se
 	if err != nil {
 		v := exchange.Verdict(err)
 		if v.Next == senders.Later {
-			v.After = afterFault
+			v.Slow = v.Slow || v.Scope == senders.ScopeDestination
+			v.Scope, v.After = senders.ScopeDevice, afterFault
 		}
 		return v
 	}
@@ -134,6 +138,9 @@ func (p *Provider) Classify(r *senders.Request, a *senders.Answer, err error) se
 	v.Code = cmp.Or(code, s.Error.Status, strconv.Itoa(a.Status))
 	if after := exchange.RetryAfter(a.Header, time.Now()); after > 0 {
 		v.After = after
+		if v.Slow {
+			v.Scope = senders.ScopeDestination
+		}
 	}
 	return v
 }
@@ -155,9 +162,7 @@ func (p *Provider) verdict(r *senders.Request, status int, code string, s *said)
 		if s.aboutDevice() {
 			return senders.Verdict{Next: senders.Later, After: afterQuota}
 		}
-		v := slow
-		v.After = afterQuota
-		return v
+		return quota
 	}
 	if v, known := table[cmp.Or(code, s.Error.Status)]; known {
 		return v

@@ -18,6 +18,8 @@ type Writer struct {
 func (w *Writer) Open(key string) {
 	if key != "" {
 		w.key(key)
+	} else if w.buf == nil {
+		w.buf = make([]byte, 0, 512) // most payloads, without growing
 	}
 	w.buf = append(w.buf, '{')
 }
@@ -68,6 +70,15 @@ func (w *Writer) Texts(values map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		w.Text(key, values[key])
 	}
+}
+
+// Fields writes the fields of an object that is JSON already, without space around it.
+func (w *Writer) Fields(object []byte) {
+	fields := object[1 : len(object)-1]
+	if len(fields) > 0 && w.buf[len(w.buf)-1] != '{' {
+		w.buf = append(w.buf, ',')
+	}
+	w.buf = append(w.buf, fields...)
 }
 
 func (w *Writer) key(key string) {

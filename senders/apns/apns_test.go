@@ -1,0 +1,435 @@
+package apns
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v4"
+	"github.com/google/go-cmp/cmp"
+	"github.com/sideshow/apns2/payload"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry/belfry/message"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders"
+	"github.com/belfry/belfry/senders/exchange/exchangetest"
+)
+
+var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+const id = "0f1e2d3c-4b5a-8978-8796-a5b4c3d2e1f0"
+
+func delivery() *pb.Delivery {
+	return &pb.Delivery{
+		Id:        []byte{0x0f, 0x1e, 0x2d, 0x3c, 0x4b, 0x5a, 0x89, 0x78, 0x87, 0x96, 0xa5, 0xb4, 0xc3, 0xd2, 0xe1, 0xf0},
+		App:       "demo",
+		Run:       "c1",
+		Device:    "d1",
+		Target:    &pb.Target{Kind: &pb.Target_Apns{Apns: &pb.ApnsTarget{Token: []byte{0xab, 0xcd, 0x01}}}},
+		ExpiresAt: now.Add(time.Hour).UnixMilli(),
+		Variables: map[string]string{"attributes.name": "Ada"},
+	}
+}
+
+func compile(t testing.TB, m *pb.Message) *message.Compiled {
+	t.Helper()
+	c, err := message.Compile(m, message.Campaign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newKey(t testing.TB) (pemBytes []byte, key *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), key
+}
+
+func config(t testing.TB, url string, ca []byte) Config {
+	key, _ := newKey(t)
+	return Config{Key: key, KeyID: "KEY1234567", TeamID: "TEAM123456", Topic: "com.example.demo", URL: url, CA: ca}
+}
+
+func provider(t testing.TB, c Config) *Provider {
+	t.Helper()
+	p, err := New(map[string]Config{"demo": c}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// send makes the whole way of one delivery, from message to verdict.
+func send(t testing.TB, p *Provider, d *pb.Delivery, m *message.Compiled) senders.Verdict {
+	t.Helper()
+	r, err := p.Encode(d, m, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := p.Send(t.Context(), r)
+	return p.Classify(r, a, err)
+}
+
+// TestConformance has one case for each row of provider-semantics 2.1, answered by a server over HTTP/2.
+func TestConformance(t *testing.T) {
+	const gone = 1_700_000_000_123
+	drop := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED}
+	wrong := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Scope: senders.ScopeMessage}
+	stop := senders.Verdict{Next: senders.Stop, Scope: senders.ScopeDestination}
+	unregistered := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, InvalidAt: gone}
+	dead := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED}
+	ill := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination}
+	slow := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Slow: true}
+	later := senders.Verdict{Next: senders.Later}
+	again := senders.Verdict{Next: senders.Again}
+
+	type before int
+	const (
+		nothing before = iota
+		success        // the destination accepted something just now
+		burst          // the same answer came 19 times in a row
+	)
+	tests := []struct {
+		status int
+		reason string
+		before before
+		want   senders.Verdict
+	}{
+		{200, "", nothing, senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}},
+		{400, "BadDeviceToken", nothing, drop},
+		{400, "BadDeviceToken", success, dead},
+		{400, "BadDeviceToken", burst, stop},
+		{400, "DeviceTokenNotForTopic", success, drop},
+		{400, "DeviceTokenNotForTopic", burst, stop},
+		{400, "TopicDisallowed", nothing, stop},
+		{400, "BadTopic", nothing, stop},
+		{400, "MissingTopic", nothing, stop},
+		{400, "BadCollapseId", nothing, wrong},
+		{400, "BadExpirationDate", nothing, wrong},
+		{400, "BadMessageId", nothing, wrong},
+		{400, "BadPriority", nothing, wrong},
+		{400, "InvalidPushType", nothing, wrong},
+		{400, "DuplicateHeaders", nothing, wrong},
+		{400, "PayloadEmpty", nothing, wrong},
+		{400, "MissingDeviceToken", nothing, wrong},
+		{400, "IdleTimeout", nothing, again},
+		{403, "ExpiredProviderToken", nothing, senders.Verdict{Next: senders.Refresh, Scope: senders.ScopeDestination}},
+		{403, "InvalidProviderToken", nothing, stop},
+		{403, "MissingProviderToken", nothing, stop},
+		{403, "BadCertificate", nothing, stop},
+		{403, "BadCertificateEnvironment", nothing, stop},
+		{403, "BadEnvironmentKeyIdInToken", nothing, stop},
+		{403, "UnrelatedKeyIdInToken", nothing, again},
+		{403, "Forbidden", success, drop},
+		{403, "Forbidden", burst, stop},
+		{404, "BadPath", nothing, stop},
+		{405, "MethodNotAllowed", nothing, stop},
+		{410, "Unregistered", nothing, unregistered},
+		{410, "ExpiredToken", nothing, unregistered},
+		{413, "PayloadTooLarge", nothing, drop},
+		{429, "TooManyProviderTokenUpdates", nothing, ill},
+		{429, "TooManyRequests", nothing, later},
+		{500, "InternalServerError", nothing, ill},
+		{503, "ServiceUnavailable", nothing, slow},
+		{503, "Shutdown", nothing, again},
+		// What the table does not know, or did not come from Apple.
+		{400, "SomethingNew", nothing, drop},
+		{403, "", nothing, stop},
+		{410, "", nothing, drop},
+		{502, "", nothing, ill},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprint(tt.status, tt.reason, tt.before), func(t *testing.T) {
+			s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Retry-After", "9")
+				if strings.HasSuffix(r.URL.Path, "/00") {
+					return // a good device
+				}
+				w.WriteHeader(tt.status)
+				switch {
+				case tt.status == 200:
+				case tt.reason == "":
+					_, _ = w.Write([]byte("<html>a gateway</html>"))
+				case tt.status == 410:
+					_, _ = fmt.Fprintf(w, `{"reason":%q,"timestamp":%d}`, tt.reason, gone)
+				default:
+					_, _ = fmt.Fprintf(w, `{"reason":%q}`, tt.reason)
+				}
+			})
+			p := provider(t, config(t, s.URL, s.CA))
+			m := compile(t, &pb.Message{Content: &pb.Content{Title: "t"}})
+			switch tt.before {
+			case success:
+				good := delivery()
+				good.Target.GetApns().Token = []byte{0}
+				send(t, p, good, m)
+			case burst:
+				for range 19 {
+					send(t, p, delivery(), m)
+				}
+			}
+			want := tt.want
+			if want.Outcome != pb.Outcome_OUTCOME_ACCEPTED {
+				want.Code = tt.reason
+				if want.Code == "" {
+					want.Code = fmt.Sprint(tt.status)
+				}
+			}
+			got := send(t, p, delivery(), m)
+			if tt.status != 200 && want.Next != senders.Stop && want.Outcome != pb.Outcome_OUTCOME_UNREGISTERED && got.After != 9*time.Second {
+				t.Errorf("Retry-After became %s", got.After)
+			}
+			got.After = 0
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// Apple's time of a 410 decides whether a device that registered since is kept; one in the future would end it whatever it did.
+func TestGoneIsNeverInTheFuture(t *testing.T) {
+	p := provider(t, config(t, "", nil))
+	a := &senders.Answer{Status: 410, Body: []byte(`{"reason":"Unregistered","timestamp":99999999999999}`)}
+	if v := p.Classify(&senders.Request{}, a, nil); v.InvalidAt > time.Now().UnixMilli() {
+		t.Errorf("gone at %d", v.InvalidAt)
+	}
+}
+
+func FuzzClassify(f *testing.F) {
+	p := provider(f, config(f, "", nil))
+	f.Add(400, `{"reason":"BadDeviceToken"}`)
+	f.Add(410, `{"reason":"Unregistered","timestamp":-5}`)
+	f.Add(503, `{"reason":12}`)
+	f.Fuzz(func(t *testing.T, status int, body string) {
+		v := p.Classify(&senders.Request{}, &senders.Answer{Status: status, Body: []byte(body)}, nil)
+		if v.Outcome == pb.Outcome_OUTCOME_ACCEPTED && status != 200 {
+			t.Errorf("%d was taken for a success", status)
+		}
+		if v.Next == senders.End && v.Outcome == pb.Outcome_OUTCOME_UNSPECIFIED || len(v.Code) > 64 {
+			t.Errorf("%d %q: %+v", status, body, v)
+		}
+	})
+}
+
+func TestWhatGoesOnTheWire(t *testing.T) {
+	type seen struct {
+		header http.Header
+		path   string
+		body   map[string]any
+	}
+	var got seen
+	s := exchangetest.Serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		got = seen{header: r.Header, path: r.URL.Path}
+		_ = json.NewDecoder(r.Body).Decode(&got.body)
+	})
+	c := config(t, s.URL, s.CA)
+	pemKey, key := newKey(t)
+	c.Key = pemKey
+	p := provider(t, c)
+	m := compile(t, &pb.Message{
+		Content: &pb.Content{Title: "Hi {{ attributes.name }}", Body: "a < b & c", Image: "https://img.example/x.png", Link: "https://example.com/?a=1&b=2"},
+		Data:    map[string]string{"k": "v"},
+	})
+	if v := send(t, p, delivery(), m); v.Outcome != pb.Outcome_OUTCOME_ACCEPTED {
+		t.Fatalf("got %+v", v)
+	}
+	want := map[string]string{
+		"Apns-Id": id, "Apns-Collapse-Id": id, "Apns-Priority": "10", "Apns-Push-Type": "alert", "Apns-Topic": "com.example.demo",
+		"Apns-Expiration": fmt.Sprint(now.Add(time.Hour).Unix()),
+	}
+	for name, value := range want {
+		if v := got.header[name]; len(v) != 1 || v[0] != value {
+			t.Errorf("%s is %q, want %q", name, v, value)
+		}
+	}
+	if got.path != "/3/device/abcd01" {
+		t.Errorf("path %s", got.path)
+	}
+	if diff := cmp.Diff(map[string]any{
+		"aps": map[string]any{"alert": map[string]any{"title": "Hi Ada", "body": "a < b & c"}, "mutable-content": 1.0},
+		"k":   "v", "image": "https://img.example/x.png", "link": "https://example.com/?a=1&b=2",
+	}, got.body); diff != "" {
+		t.Error(diff)
+	}
+	bearer := strings.TrimPrefix(got.header.Get("Authorization"), "bearer ")
+	claims := jwt.MapClaims{}
+	token, err := jwt.ParseWithClaims(bearer, claims, func(*jwt.Token) (any, error) { return &key.PublicKey, nil })
+	if err != nil || token.Header["kid"] != "KEY1234567" || claims["iss"] != "TEAM123456" {
+		t.Errorf("token header %v, claims %v, error %v", token.Header, claims, err)
+	}
+}
+
+// TestPayload compares with what apns2's own builder makes of the same options.
+func TestPayload(t *testing.T) {
+	everything := payload.NewPayload().AlertTitle("t").AlertBody("b").Badge(0).Sound("s").Category("c").ThreadID("th").
+		MutableContent().ContentAvailable().InterruptionLevel(payload.InterruptionLevelTimeSensitive).RelevanceScore(0.25).
+		Custom("k", "v")
+	tests := []struct {
+		name string
+		m    *pb.Message
+		want any
+	}{
+		{
+			"every option",
+			&pb.Message{
+				Content: &pb.Content{Title: "t", Body: "b"}, Data: map[string]string{"k": "v"},
+				Apns: &pb.ApnsOptions{
+					Sound: "s", Badge: proto.Uint32(0), Category: "c", ThreadId: "th", MutableContent: true, ContentAvailable: true,
+					InterruptionLevel: "time-sensitive", RelevanceScore: 0.25,
+				},
+			},
+			everything,
+		},
+		{
+			"background keeps the text for the other platforms",
+			&pb.Message{Content: &pb.Content{Title: "t"}, Data: map[string]string{"k": "v"}, Apns: &pb.ApnsOptions{PushType: "background"}},
+			payload.NewPayload().ContentAvailable().Custom("k", "v"),
+		},
+		{
+			"raw at the top and within aps",
+			&pb.Message{Content: &pb.Content{Title: "t"}, Apns: &pb.ApnsOptions{Raw: []byte(`{"x":{"y":1},"aps":{"sound":{"critical":1,"name":"s","volume":1},"url-args":["a"]}}`)}},
+			payload.NewPayload().AlertTitle("t").SoundName("s").SoundVolume(1).URLArgs([]string{"a"}).Custom("x", map[string]any{"y": 1}),
+		},
+		{
+			"data wins over the link",
+			&pb.Message{Content: &pb.Content{Title: "t", Link: "app://a"}, Data: map[string]string{"link": "app://b"}},
+			payload.NewPayload().AlertTitle("t").Custom("link", "app://b"),
+		},
+		{
+			"device management is all raw",
+			&pb.Message{Content: &pb.Content{Title: "t"}, Apns: &pb.ApnsOptions{PushType: "mdm", Raw: []byte(`{"mdm":"magic"}`)}},
+			map[string]string{"mdm": "magic"},
+		},
+	}
+	p := provider(t, config(t, "", nil))
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := p.Encode(delivery(), compile(t, tt.m), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reference, err := json.Marshal(tt.want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got, want any
+			if err := errors.Join(json.Unmarshal(r.Body, &got), json.Unmarshal(reference, &want)); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestHeaders(t *testing.T) {
+	p := provider(t, config(t, "", nil))
+	sandboxed := delivery()
+	sandboxed.Target.GetApns().Environment = pb.Environment_ENVIRONMENT_SANDBOX
+	sandboxed.Target.GetApns().Topic = "com.example.beta"
+	tests := []struct {
+		name                            string
+		d                               *pb.Delivery
+		m                               *pb.Message
+		topic, priority, collapse, host string
+	}{
+		{"default", delivery(), &pb.Message{}, "com.example.demo", "10", id, "api.push.apple.com"},
+		{"background", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "background"}}, "com.example.demo", "5", id, "api.push.apple.com"},
+		{"the device's bundle, in the sandbox", sandboxed, &pb.Message{Collapse: "news"}, "com.example.beta", "10", "news", "api.sandbox.push.apple.com"},
+		{"voip", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "voip"}}, "com.example.demo.voip", "10", id, "api.push.apple.com"},
+		{"push to talk", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "pushtotalk"}}, "com.example.demo.voip-ptt", "10", id, "api.push.apple.com"},
+		{"complication", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "complication"}}, "com.example.demo.complication", "10", id, "api.push.apple.com"},
+		{"location", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "location"}}, "com.example.demo.location-query", "10", id, "api.push.apple.com"},
+		{"fileprovider", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "fileprovider"}}, "com.example.demo.pushkit.fileprovider", "10", id, "api.push.apple.com"},
+		{"live activity", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "liveactivity"}}, "com.example.demo.push-type.liveactivity", "10", id, "api.push.apple.com"},
+		{"widgets", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "widgets"}}, "com.example.demo.push-type.widgets", "10", id, "api.push.apple.com"},
+		{"controls", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "controls"}}, "com.example.demo.push-type.controls", "10", id, "api.push.apple.com"},
+		{"mdm, by its own topic", delivery(), &pb.Message{Apns: &pb.ApnsOptions{PushType: "mdm", Topic: "com.apple.mgmt.x", Priority: 1}}, "com.apple.mgmt.x", "1", id, "api.push.apple.com"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := p.Encode(tt.d, compile(t, tt.m), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := []string{r.Header.Get("apns-topic"), r.Header.Get("apns-priority"), r.Header.Get("apns-collapse-id"), r.URL}
+			want := []string{tt.topic, tt.priority, tt.collapse, "https://" + tt.host + "/3/device/abcd01"}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestRefusedBeforeSending(t *testing.T) {
+	p := provider(t, config(t, "", nil))
+	title := func(n int) *pb.Content { return &pb.Content{Title: strings.Repeat("x", n)} }
+	// {"aps":{"alert":{"title":""}}} is 30 bytes.
+	tests := []struct {
+		name string
+		d    func(*pb.Delivery)
+		m    *pb.Message
+		code string
+	}{
+		{"just fits", nil, &pb.Message{Content: title(4096 - 30)}, ""},
+		{"a byte too many", nil, &pb.Message{Content: title(4096 - 30 + 1)}, "payload-too-large"},
+		{"fits as VoIP", nil, &pb.Message{Content: title(5120 - 30), Apns: &pb.ApnsOptions{PushType: "voip"}}, ""},
+		{"too large as VoIP", nil, &pb.Message{Content: title(5120 - 30 + 1), Apns: &pb.ApnsOptions{PushType: "voip"}}, "payload-too-large"},
+		{"angle brackets are one byte", nil, &pb.Message{Content: &pb.Content{Title: strings.Repeat("<", 4096-30)}}, ""},
+		{"another app", func(d *pb.Delivery) { d.App = "other" }, &pb.Message{}, "no-credential"},
+		{"another platform's target", func(d *pb.Delivery) { d.Target = &pb.Target{} }, &pb.Message{}, "bad-target"},
+		{"over", func(d *pb.Delivery) { d.ExpiresAt = now.UnixMilli() }, &pb.Message{}, "expired"},
+		{"a header split", nil, &pb.Message{Collapse: "a\r\nx: y"}, "bad-message"},
+		{"unknown push type", nil, &pb.Message{Apns: &pb.ApnsOptions{PushType: "shout"}}, "bad-message"},
+		{"raw that is no object", nil, &pb.Message{Apns: &pb.ApnsOptions{Raw: []byte("[]")}}, "bad-message"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := delivery()
+			if tt.d != nil {
+				tt.d(d)
+			}
+			_, err := p.Encode(d, compile(t, tt.m), now)
+			var refusal *senders.Refusal
+			switch errors.As(err, &refusal); {
+			case tt.code == "" && err != nil, tt.code != "" && refusal == nil:
+				t.Errorf("got %v", err)
+			case refusal != nil && refusal.Code != tt.code:
+				t.Errorf("got %v, want %s", err, tt.code)
+			}
+		})
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	p := provider(b, config(b, "", nil))
+	m := compile(b, &pb.Message{Content: &pb.Content{Title: "Hi {{ attributes.name }}", Body: "Your order is on its way"}, Data: map[string]string{"order": "12"}})
+	d := delivery()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Encode(d, m, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
