@@ -68,7 +68,7 @@ func (c *conn) hold() (drip *faultState, err error) {
 		if f == nil {
 			return nil, nil
 		}
-		f.struck.Add(1)
+		f.count()
 		if f.Kind == Drip {
 			return f, nil
 		}

@@ -72,7 +72,7 @@ type Fault struct {
 // FaultState is a fault in force.
 type FaultState struct {
 	Fault
-	// Struck is how many requests, or reads and writes of a connection, it has struck.
+	// Struck is how many requests, or reads and writes of a connection, it has struck. What a quota lets through it has not.
 	Struck int64 `json:"struck"`
 }
 
@@ -109,6 +109,8 @@ type faultState struct {
 	name   string
 	app    int // -1: any
 	struck atomic.Int64
+	first  chan struct{} // closed when it has struck
+	once   sync.Once     // closes first
 	lifted chan struct{}
 	timer  *time.Timer
 
@@ -124,6 +126,10 @@ func (f *faultState) matches(s Service) bool {
 // strike does to a request what the fault does. It returns false when the request gets no answer, and else an answer
 // to give instead of the provider's, or one of status 0 whose fields are added to the provider's.
 func (f *faultState) strike(r *http.Request, p provider) (answer, bool) {
+	if f.Kind == Quota && f.take(time.Now()) {
+		return answer{}, true
+	}
+	f.count()
 	switch f.Kind {
 	case Latency:
 		d := time.Duration(f.Delay)
@@ -140,9 +146,6 @@ func (f *faultState) strike(r *http.Request, p provider) (answer, bool) {
 	case Credentials:
 		return p.refuse(&f.Fault, http.StatusForbidden), true
 	case Quota:
-		if f.take(time.Now()) {
-			return answer{}, true
-		}
 		return p.refuse(&f.Fault, http.StatusTooManyRequests), true
 	case GoAway:
 		// net/http turns this into a GOAWAY that names the last stream it has seen.
@@ -153,15 +156,19 @@ func (f *faultState) strike(r *http.Request, p provider) (answer, bool) {
 	return answer{}, false
 }
 
+func (f *faultState) count() {
+	f.struck.Add(1)
+	f.once.Do(func() { close(f.first) })
+}
+
 // wait is over when the fault is lifted or t fires, and false when the client left first.
 func (f *faultState) wait(r *http.Request, t <-chan time.Time) bool {
 	select {
 	case <-f.lifted:
 	case <-t:
 	case <-r.Context().Done():
-		return false
 	}
-	return true
+	return r.Context().Err() == nil
 }
 
 func (f *faultState) take(now time.Time) bool {
@@ -186,7 +193,10 @@ type faults struct {
 
 // set puts a fault in force, in the place of one of that name.
 func (fs *faults) set(name string, f Fault, app int) {
-	st := &faultState{Fault: f, name: name, app: app, lifted: make(chan struct{}), tokens: float64(max(f.Burst, 1)), last: time.Now()}
+	st := &faultState{
+		Fault: f, name: name, app: app, first: make(chan struct{}), lifted: make(chan struct{}),
+		tokens: float64(max(f.Burst, 1)), last: time.Now(),
+	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if fs.byName == nil {
@@ -248,6 +258,16 @@ func (fs *faults) publish() {
 	fs.now.Store(&all)
 }
 
+// first is closed when the fault of that name has struck, or is nil.
+func (fs *faults) first(name string) <-chan struct{} {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if st := fs.byName[name]; st != nil {
+		return st.first
+	}
+	return nil
+}
+
 func (fs *faults) list() map[string]FaultState {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -272,7 +292,6 @@ func (fs *faults) striking(s Service, app int) []*faultState {
 		if f.Rate > 0 && rand.Float64() >= f.Rate {
 			continue
 		}
-		f.struck.Add(1)
 		out = append(out, f)
 	}
 	return out

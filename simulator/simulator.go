@@ -298,6 +298,9 @@ func (s *Simulator) SetFault(name string, f Fault) error {
 // Faults are those in force, by name, with how often each has struck.
 func (s *Simulator) Faults() map[string]FaultState { return s.faults.list() }
 
+// FaultStruck is closed once the fault in force under that name has struck. It is nil when there is none.
+func (s *Simulator) FaultStruck(name string) <-chan struct{} { return s.faults.first(name) }
+
 // ClearFault lifts one fault and says whether there was one.
 func (s *Simulator) ClearFault(name string) bool { return s.faults.clear(name) }
 

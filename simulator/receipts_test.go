@@ -1,0 +1,162 @@
+package simulator
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestParseID(t *testing.T) {
+	id, ok := ParseID(testID)
+	if !ok || id.String() != testID {
+		t.Errorf("%v %v", id, ok)
+	}
+	for _, s := range []string{"", "0193a5c000008000800000000000000a", testID + "0", "{193a5c0-0000-8000-8000-00000000000}", "0193a5c0-0000-8000-8000-00000000000g", "0193a5c0-0000-8000-80000-0000000000a"} {
+		if _, ok := ParseID(s); ok {
+			t.Errorf("%q was read", s)
+		}
+	}
+}
+
+// The file holds what was accepted, over a kill of the simulator in the middle of a line.
+func TestReceiptsFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "receipts.ndjson")
+	s := start(t, func(o *Options) { o.Receipts = name })
+	apns, fcm := newPusher(t, s, "demo", APNs), newPusher(t, s, "demo", FCM)
+	apns.want(1, 200)
+	apns.want(1, 200)
+	fcm.want(2, 200)
+	if sum := summary(t, s); sum.Distinct != 2 || sum.Repeats != 1 {
+		t.Errorf("%+v", sum)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	if len(lines) != 3 || !strings.HasPrefix(lines[2], `{"id":"`+deliveryID(2).String()+`","app":"demo","platform":"fcm","origin":"fcm","status":200,"time":1`) {
+		t.Fatalf("%s", b)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	half := append(b, lines[0][:40]...)
+	if err := os.WriteFile(name, half, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, func(o *Options) { o.Receipts = name })
+	newPusher(t, s, "demo", APNs).want(3, 200)
+	if sum := summary(t, s); sum.Distinct != 3 || sum.Repeats != 1 || s.Received(deliveryID(1)) != 2 {
+		t.Errorf("after a restart: %+v", sum)
+	}
+	if err := s.ResetReceipts(); err != nil {
+		t.Fatal(err)
+	}
+	newPusher(t, s, "demo", APNs).want(4, 200)
+	if sum := summary(t, s); sum.Distinct != 1 || sum.ByStatus["apns"]["200"] != 1 {
+		t.Errorf("after a reset: %+v", sum)
+	}
+	if b, err = os.ReadFile(name); err != nil || bytes.Count(b, []byte{'\n'}) != 1 {
+		t.Errorf("after a reset: %s %v", b, err)
+	}
+}
+
+func TestReceiptsFileUnreadable(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "receipts.ndjson")
+	if err := os.WriteFile(name, []byte("not receipts\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(Options{Receipts: name}); err == nil || !strings.Contains(err.Error(), name) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func ask(t *testing.T, s *Simulator, method, path, body string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest(method, "http://"+s.Addresses()["control"]+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+func TestControl(t *testing.T) {
+	s := start(t, nil)
+	p := newPusher(t, s, "demo", APNs)
+	p.want(1, 200)
+	p.want(1, 200)
+	p.want(2, 200)
+
+	if status, body := ask(t, s, "PUT", "/faults/sick", `{"kind":"status","platform":"apns","status":503,"retry_after":3,"for":"1h"}`); status != 204 {
+		t.Fatal(status, body)
+	}
+	p.want(3, 503)
+	if _, body := ask(t, s, "GET", "/faults", ""); !strings.Contains(body, `"sick":{"kind":"status","platform":"apns","for":"1h0m0s","status":503,"retry_after":3,"struck":1}`) {
+		t.Error(body)
+	}
+	for _, bad := range []string{`{"kind":"sulk"}`, `{"kind":"stall","colour":1}`, `{`} {
+		if status, body := ask(t, s, "PUT", "/faults/x", bad); status != 400 || !strings.Contains(body, "fault") {
+			t.Error(status, body)
+		}
+	}
+	if status, _ := ask(t, s, "DELETE", "/faults/sick", ""); status != 204 {
+		t.Error(status)
+	}
+	if status, _ := ask(t, s, "DELETE", "/faults/sick", ""); status != 404 {
+		t.Error(status)
+	}
+	p.want(3, 200)
+	if status, _ := ask(t, s, "DELETE", "/faults", ""); status != 204 {
+		t.Error(status)
+	}
+
+	var sum Summary
+	if _, body := ask(t, s, "GET", "/receipts/summary", ""); json.Unmarshal([]byte(body), &sum) != nil || sum.Distinct != 3 || sum.Repeats != 1 {
+		t.Error(body)
+	}
+	_, body := ask(t, s, "GET", "/receipts", "")
+	lines := bufio.NewScanner(strings.NewReader(body))
+	times := map[string]int{}
+	for lines.Scan() {
+		var l struct {
+			ID    string
+			Times int
+		}
+		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
+			t.Fatal(err)
+		}
+		times[l.ID] = l.Times
+	}
+	if len(times) != 3 || times[deliveryID(1).String()] != 2 {
+		t.Error(times)
+	}
+	want := fmt.Sprintf("{\"id\":\"%s\",\"times\":1}\n{\"id\":\"%s\",\"times\":0}\n", deliveryID(2), deliveryID(9))
+	if _, body := ask(t, s, "GET", "/receipts?id="+deliveryID(2).String()+"&id="+deliveryID(9).String(), ""); body != want {
+		t.Error(body)
+	}
+	if status, _ := ask(t, s, "GET", "/receipts?id=x", ""); status != 400 {
+		t.Error(status)
+	}
+	if _, body := ask(t, s, "GET", "/info", ""); !strings.Contains(body, s.Address(Windows)) || !strings.Contains(body, "BEGIN CERTIFICATE") {
+		t.Error(body)
+	}
+	if status, _ := ask(t, s, "POST", "/receipts/reset", ""); status != 204 || summary(t, s).Distinct != 0 {
+		t.Error(status)
+	}
+}
