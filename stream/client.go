@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -39,6 +40,8 @@ func (k *Kafka) Client(opts ...kgo.Opt) (*kgo.Client, error) {
 	base := []kgo.Opt{
 		kgo.SeedBrokers(k.Brokers...),
 		kgo.ClientID("belfry"),
+		// After a leader moved, the default would wait 5 s between looks for the new one.
+		kgo.MetadataMinAge(time.Second),
 		kgo.RecordPartitioner(k.partitioner()),
 		kgo.WithLogger(quiet{kslog.New(k.Log.With("part", "kafka-client").WithGroup("kgo"))}),
 	}

@@ -16,8 +16,8 @@ import (
 // Numbers that a role has no reason to choose.
 const (
 	commitEvery   = 250 * time.Millisecond
-	commitRecords = 10_000   // or as soon as so many outputs wait
-	commitBytes   = 8 << 20  // or so many bytes of them
+	commitRecords = 10_000  // or as soon as so many outputs wait
+	commitBytes   = 8 << 20 // or so many bytes of them
 	drainTimeout  = 5 * time.Second
 	pollRecords   = 2_000
 	spanFactor    = 8 // how many times the records held may lie between the lowest unfinished and the newest
@@ -104,6 +104,8 @@ type session struct {
 	fail   context.CancelCauseFunc
 	topics kadm.TopicDetails
 	group  *kgo.Client
+	// abandon aborts the group client's requests: closing waits for a join or sync under way, which may take a rebalance.
+	abandon context.CancelFunc
 	// full asks for a commit before its time.
 	full chan struct{}
 	wg   sync.WaitGroup
@@ -153,7 +155,10 @@ func (s *session) open(ctx context.Context) error {
 		_, _, err = s.writer.ProducerID(ctx)
 	}
 	if err == nil {
+		var groupCtx context.Context
+		groupCtx, s.abandon = context.WithCancel(s.ctx)
 		s.group, err = s.k.Client(
+			kgo.WithContext(groupCtx),
 			kgo.ConsumerGroup(s.groupName()),
 			kgo.ConsumeTopics(names...),
 			kgo.DisableAutoCommit(),
@@ -230,6 +235,7 @@ func (s *session) describe(ctx context.Context, names []string) (kadm.TopicDetai
 // close ends the session: whatever is still held is dropped without a commit, and comes again.
 func (s *session) close() {
 	s.fail(context.Canceled)
+	s.abandon()
 	s.group.Close()
 	for _, p := range s.held() {
 		s.drop(p)
@@ -240,9 +246,11 @@ func (s *session) close() {
 
 // leave gives the partitions to the others now rather than after the session timeout.
 func (s *session) leave() {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
 	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
 	defer cancel()
-	_, err := kadm.NewClient(s.group).LeaveGroup(ctx, kadm.LeaveGroup(s.groupName()).InstanceIDs(s.k.Instance))
+	_, err := kadm.NewClient(s.writer).LeaveGroup(ctx, kadm.LeaveGroup(s.groupName()).InstanceIDs(s.k.Instance))
 	if err != nil {
 		s.log.Warn("could not leave the group; its partitions wait until the session times out", "err", err)
 	}
@@ -283,16 +291,18 @@ func (s *session) pollFailed(e kgo.FetchError) {
 }
 
 func (s *session) fetchFailed(p *partition, err error) {
-	if errors.Is(err, kerr.OffsetOutOfRange) {
-		err = fmt.Errorf("position %d of %s/%d is not on its log any more: retention removed records that were not done; "+
-			"this partition stops here. To go on from what is left, stop this role and set the offset of group %s by hand",
-			p.committed(), s.k.Topic(p.topic), p.partition, s.groupName())
-		p.stopped(err)
-		s.log.Error("partition stopped", "topic", p.topic, "partition", p.partition, "err", err)
+	if !errors.Is(err, kerr.OffsetOutOfRange) {
+		if !retriable(err) {
+			s.log.Warn("fetch failed", "topic", p.topic, "partition", p.partition, "err", err)
+		}
 		return
 	}
-	if !retriable(err) {
-		s.log.Warn("fetch failed", "topic", p.topic, "partition", p.partition, "err", err)
+	err = fmt.Errorf("position %d of %s/%d is not on its log any more: retention removed records that were not done; "+
+		"this partition stops here. To go on from what is left, stop this role and set the offset of group %s by hand",
+		p.committed(), s.k.Topic(p.topic), p.partition, s.groupName())
+	if p.halt(err) {
+		s.group.PauseFetchPartitions(map[string][]int32{s.k.Topic(p.topic): {p.partition}})
+		s.log.Error("partition stopped", "topic", p.topic, "partition", p.partition, "err", err)
 	}
 }
 
@@ -311,7 +321,7 @@ func (s *session) throttle(p *partition) {
 	case !p.paused && fill >= 0.9:
 		p.paused = true
 		s.group.PauseFetchPartitions(name)
-	case p.paused && fill <= 0.5:
+	case p.paused && p.halted == nil && fill <= 0.5:
 		p.paused = false
 		s.group.ResumeFetchPartitions(name)
 	}

@@ -3,8 +3,13 @@ package stream_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/belfry/belfry/stream"
@@ -39,14 +44,251 @@ func pipe(t testing.TB) *stream.Kafka {
 	return streamtest.Kafka(t, streamtest.Topic{Name: "in", Partitions: 4}, streamtest.Topic{Name: "out", Partitions: 3})
 }
 
+// start runs a consumer by hand, for tests that stop it in the middle.
+func start(t testing.TB, k *stream.Kafka, instance string, handle func(context.Context, []*stream.Task)) (stop func()) {
+	mine := *k
+	mine.Instance = instance
+	c := stream.NewConsumer(&mine, stream.Options{Name: "copy", Topics: []string{"in"}, Records: 256, Handle: handle})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := c.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	stop = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(stop)
+	return stop
+}
+
+func copyOf(task *stream.Task) stream.Output {
+	return stream.Output{Topic: "out", Key: task.Key, Value: task.Value}
+}
+
 func TestEveryRecordEndsOnceWithItsOutput(t *testing.T) {
 	k := pipe(t)
 	fill(t, k, "in", records)
-	c := stream.NewConsumer(k, stream.Options{Name: "copy", Topics: []string{"in"}, Handle: func(_ context.Context, tasks []*stream.Task) {
+	start(t, k, "a", copyLater)
+	readOnce(t, k, "out", records)
+}
+
+// TestRebalanceStorm: members come and go in good order while tasks end late. Every record is handled once: a partition
+// is let go only with what is in flight ended and committed.
+func TestRebalanceStorm(t *testing.T) {
+	k := pipe(t)
+	fill(t, k, "in", records)
+	var mu sync.Mutex
+	handled := map[string]int{}
+	handle := func(ctx context.Context, tasks []*stream.Task) {
+		for i, task := range tasks {
+			select {
+			case <-ctx.Done():
+				stream.Release(tasks[i:])
+				return
+			case <-time.After(time.Millisecond):
+			}
+			time.AfterFunc(time.Duration(rand.IntN(30))*time.Millisecond, func() {
+				mu.Lock()
+				handled[string(task.Key)]++
+				mu.Unlock()
+				task.Done(copyOf(task))
+			})
+		}
+	}
+	start(t, k, "stays", handle)
+	adm := kadm.NewClient(streamtest.Client(t, k))
+	moves := 0
+	for i := 0; committed(t, adm, k) < records*9/10; i++ {
+		before := committed(t, adm, k)
+		stop := start(t, k, fmt.Sprint("guest", i), handle)
+		waitFor(t, func() bool { return committed(t, adm, k) > min(before+records/8, records*9/10) })
+		stop()
+		moves++
+	}
+	readOnce(t, k, "out", records)
+	mu.Lock()
+	defer mu.Unlock()
+	if moves < 3 {
+		t.Fatalf("only %d members came and went while work was left", moves)
+	}
+	for key, n := range handled {
+		if n != 1 {
+			t.Errorf("record %s was handled %d times", key, n)
+		}
+	}
+}
+
+// TestLateEndOfALostAssignment: a task that ends after its partition went to somebody else leaves nothing.
+func TestLateEndOfALostAssignment(t *testing.T) {
+	k := streamtest.Kafka(t, streamtest.Topic{Name: "in", Partitions: 1}, streamtest.Topic{Name: "out", Partitions: 1})
+	fill(t, k, "in", 10)
+	kept := make(chan *stream.Task, 10)
+	stop := start(t, k, "a", func(_ context.Context, tasks []*stream.Task) {
 		for _, task := range tasks {
-			go task.Done(stream.Output{Topic: "out", Key: task.Key, Value: task.Value})
+			kept <- task
+		}
+	})
+	late := <-kept
+	waitFor(t, func() bool { return len(kept) == 9 })
+	stop() // waits its five seconds for what never ends
+	late.Done(stream.Output{Topic: "out", Key: []byte("late"), Value: []byte("late")})
+	start(t, k, "a", func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			task.Done(copyOf(task))
+		}
+	})
+	streamtest.Read(t, k, func(r *kgo.Record) bool {
+		if string(r.Key) == "late" {
+			t.Fatal("a task of an assignment that is over left an output")
+		}
+		return string(r.Key) != "9"
+	}, "out")
+}
+
+// TestReleasedTasksComeAgain, and only those.
+func TestReleasedTasksComeAgain(t *testing.T) {
+	k := pipe(t)
+	fill(t, k, "in", 100)
+	var released atomic.Int64
+	stop := start(t, k, "a", func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			if task.Offset%2 == 0 {
+				task.Release()
+				released.Add(1)
+				continue
+			}
+			task.Done(copyOf(task))
+		}
+	})
+	waitFor(t, func() bool { return released.Load() >= 48 })
+	stop()
+	start(t, k, "a", func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			if task.Offset%2 != 0 {
+				t.Errorf("offset %d was done and committed, and came again", task.Offset)
+			}
+			task.Done(copyOf(task))
+		}
+	})
+	readOnce(t, k, "out", 100)
+}
+
+// TestBackpressure: a partition whose handling stands still pauses at its bound (I7), and no other one waits for it.
+func TestBackpressure(t *testing.T) {
+	k := pipe(t)
+	fill(t, k, "in", 8000)
+	open := make(chan struct{})
+	var others atomic.Int64
+	c := stream.NewConsumer(k, stream.Options{Name: "copy", Topics: []string{"in"}, Records: 200, Handle: func(ctx context.Context, tasks []*stream.Task) {
+		if tasks[0].Partition == 0 {
+			select {
+			case <-open:
+			case <-ctx.Done():
+				stream.Release(tasks)
+				return
+			}
+		} else {
+			others.Add(int64(len(tasks)))
+		}
+		for _, task := range tasks {
+			task.Done(copyOf(task))
 		}
 	}})
 	streamtest.Run(t, c.Run)
-	readOnce(t, k, "out", records)
+	blocked := func() (s stream.PartitionStats) {
+		for _, p := range c.Stats() {
+			if p.Partition == 0 {
+				s = p
+			}
+		}
+		return s
+	}
+	waitFor(t, func() bool { return others.Load() > 5000 && blocked().Paused })
+	if held := blocked().Held; held > 200+2000 {
+		t.Errorf("the blocked partition holds %d records, more than its bound and one poll", held)
+	}
+	close(open)
+	readOnce(t, k, "out", 8000)
+}
+
+// TestRetentionNeverEatsWork: a position below the log's start stops that partition, and only it, and says so.
+func TestRetentionNeverEatsWork(t *testing.T) {
+	k := pipe(t)
+	fill(t, k, "in", 400)
+	done := func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			task.Done(copyOf(task))
+		}
+	}
+	stop := start(t, k, "a", done)
+	readOnce(t, k, "out", 400)
+	stop()
+	fill(t, k, "in", 400)
+	adm := kadm.NewClient(streamtest.Client(t, k))
+	ends, err := adm.ListEndOffsets(t.Context(), k.Topic("in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, _ := ends.Lookup(k.Topic("in"), 2)
+	var cut kadm.Offsets
+	cut.AddOffset(end.Topic, end.Partition, end.Offset, -1)
+	if _, err := adm.DeleteRecords(t.Context(), cut); err != nil {
+		t.Fatal(err)
+	}
+	c := stream.NewConsumer(k, stream.Options{Name: "copy", Topics: []string{"in"}, Handle: done})
+	streamtest.Run(t, c.Run)
+	waitFor(t, func() bool {
+		stopped, others := false, 0
+		for _, p := range c.Stats() {
+			if p.Stopped != nil {
+				stopped = p.Partition == 2
+			} else if p.Committed == p.End && p.End > 0 {
+				others++
+			}
+		}
+		return stopped && others >= 2
+	})
+}
+
+// TestAppendAndLatest: entries of one commit become one record, snapshots the last one.
+func TestAppendAndLatest(t *testing.T) {
+	k := streamtest.Kafka(t, streamtest.Topic{Name: "in", Partitions: 1}, streamtest.Topic{Name: "out", Partitions: 1})
+	fill(t, k, "in", 500)
+	sum := 0
+	start(t, k, "a", func(_ context.Context, tasks []*stream.Task) {
+		entry := make([]byte, 1)
+		for _, task := range tasks {
+			entry[0] = byte(task.Offset)
+			sum++
+			task.Done(
+				stream.Output{Topic: "out", Key: []byte("entries"), Value: entry, Mode: stream.Append},
+				stream.Output{Topic: "out", Key: []byte("sum"), Value: fmt.Append(nil, sum), Mode: stream.Latest},
+			)
+		}
+	})
+	var entries []byte
+	snapshots, written := 0, 0
+	streamtest.Read(t, k, func(r *kgo.Record) bool {
+		switch string(r.Key) {
+		case "entries":
+			entries = append(entries, r.Value...)
+			written++
+		case "sum":
+			snapshots++
+			return string(r.Value) != "500"
+		}
+		return true
+	}, "out")
+	if len(entries) != 500 {
+		t.Fatalf("%d entries came, not 500", len(entries))
+	}
+	for i, e := range entries {
+		if e != byte(i) {
+			t.Fatalf("entry %d is %d: out of order, or its buffer was kept", i, e)
+		}
+	}
+	if written > 100 || snapshots > 100 {
+		t.Errorf("500 tasks left %d records of entries and %d snapshots: they were not joined", written, snapshots)
+	}
 }

@@ -41,7 +41,7 @@ type partition struct {
 	draining bool
 	over     bool
 	idle     chan struct{} // closed when draining and nothing is busy
-	stop     error         // why the partition stands still
+	halted   error         // why the partition stands still
 }
 
 // receive takes fetched records into the window.
@@ -204,10 +204,15 @@ func (p *partition) position() (base int64, done []span) {
 	return base, done
 }
 
-func (p *partition) stopped(err error) {
+// halt makes the partition stand still for the rest of its assignment, and reports whether it did not already.
+func (p *partition) halt(err error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stop = err
+	if p.halted != nil {
+		return false
+	}
+	p.halted, p.paused = err, true
+	return true
 }
 
 func (p *partition) committed() int64 {

@@ -29,7 +29,7 @@ func (c *Consumer) Stats() []PartitionStats {
 		all = append(all, PartitionStats{
 			Topic: p.topic, Partition: p.partition, Committed: p.base, End: p.highest,
 			Unfinished: p.w.unfinished(), Held: p.w.held.records, Bytes: p.w.held.bytes,
-			Since: p.clear, Paused: p.paused, Stopped: p.stop,
+			Since: p.clear, Paused: p.paused, Stopped: p.halted,
 		})
 		p.mu.Unlock()
 	}

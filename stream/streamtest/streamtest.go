@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/belfry/belfry/stream"
@@ -29,20 +30,32 @@ type Topic struct {
 // removed when the test ends.
 func Kafka(t testing.TB, topics ...Topic) *stream.Kafka {
 	t.Helper()
-	k := &stream.Kafka{Prefix: fmt.Sprintf("t%08x.", rand.Uint32()), Instance: "test", Log: Log(t)}
-	if brokers := os.Getenv("BELFRY_TEST_KAFKA"); brokers != "" {
-		k.Brokers = strings.Split(brokers, ",")
-		t.Cleanup(func() { remove(t, k) })
-	} else {
-		e, err := stream.StartEmbedded("")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(e.Close)
-		k.Brokers = e.Addrs()
+	brokers := os.Getenv("BELFRY_TEST_KAFKA")
+	if brokers == "" {
+		k, _ := Embedded(t, topics...)
+		return k
 	}
+	k := cluster(t, strings.Split(brokers, ","))
+	t.Cleanup(func() { remove(t, k) })
 	create(t, k, topics)
 	return k
+}
+
+// Embedded is Kafka on the embedded broker in any case, with that broker, for tests that forge its answers.
+func Embedded(t testing.TB, topics ...Topic) (*stream.Kafka, *kfake.Cluster) {
+	t.Helper()
+	e, err := stream.StartEmbedded("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	k := cluster(t, e.Addrs())
+	create(t, k, topics)
+	return k, e.Cluster()
+}
+
+func cluster(t testing.TB, brokers []string) *stream.Kafka {
+	return &stream.Kafka{Brokers: brokers, Prefix: fmt.Sprintf("t%08x.", rand.Uint32()), Instance: "test", Log: Log(t)}
 }
 
 // OnReal reports whether tests run on a real Kafka.
