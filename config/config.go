@@ -14,12 +14,12 @@ type Config struct {
 	DataDir  string          `yaml:"data_dir" env:"DATA_DIR" doc:"Where the embedded Kafka keeps its files, when kafka.brokers is left out"`
 	Listen   string          `yaml:"listen" env:"LISTEN" doc:"Address of the HTTP API, host:port"`
 	TLS      ServerTLS       `yaml:"tls" envPrefix:"TLS_" doc:"The HTTP API's certificate. Left out: plain HTTP"`
-	Log      Log             `yaml:"log" envPrefix:"LOG_"`
-	Kafka    Kafka           `yaml:"kafka" envPrefix:"KAFKA_"`
-	Redis    Redis           `yaml:"redis" envPrefix:"REDIS_"`
+	Log      Log             `yaml:"log" envPrefix:"LOG_" doc:"What is written to stderr, and how"`
+	Kafka    Kafka           `yaml:"kafka" envPrefix:"KAFKA_" doc:"How to reach the cluster"`
+	Redis    Redis           `yaml:"redis" envPrefix:"REDIS_" doc:"How to reach the registry's view of the devices"`
 	Apps     map[string]*App `yaml:"apps" doc:"The tenants, by name: 1 to 32 of a-z, 0-9 and -, not - first"`
-	Senders  Senders         `yaml:"senders" envPrefix:"SENDERS_"`
-	Fanout   Fanout          `yaml:"fanout" envPrefix:"FANOUT_"`
+	Senders  Senders         `yaml:"senders" envPrefix:"SENDERS_" doc:"How lanes send"`
+	Fanout   Fanout          `yaml:"fanout" envPrefix:"FANOUT_" doc:"How far ahead of the lanes campaigns are expanded"`
 }
 
 // Default is what a configuration begins as: one process with everything in it.
@@ -51,8 +51,8 @@ type Log struct {
 type Kafka struct {
 	Brokers []string  `yaml:"brokers" env:"BROKERS" doc:"Addresses, host:port. Kafka 4.0 or later. Left out: an embedded broker in this process, which must then run all roles"`
 	Prefix  string    `yaml:"prefix" env:"PREFIX" doc:"Before the name of every topic, group and transactional id"`
-	TLS     ClientTLS `yaml:"tls" envPrefix:"TLS_"`
-	SASL    SASL      `yaml:"sasl" envPrefix:"SASL_"`
+	TLS     ClientTLS `yaml:"tls" envPrefix:"TLS_" doc:"Left out: plain connections"`
+	SASL    SASL      `yaml:"sasl" envPrefix:"SASL_" doc:"Who Belfry is to Kafka"`
 }
 
 // ClientTLS says how to trust a server, and how to show who one is.
@@ -84,9 +84,9 @@ type Redis struct {
 	Addresses    []string  `yaml:"addresses" env:"ADDRESSES" doc:"host:port of one server, or of any nodes of a cluster. Left out: an embedded Redis in this process, filled from Kafka at start"`
 	Cluster      bool      `yaml:"cluster" env:"CLUSTER" doc:"It is a Redis Cluster"`
 	Username     string    `yaml:"username" env:"USERNAME" doc:"ACL user"`
-	Password     Secret    `yaml:"password" env:"PASSWORD"`
+	Password     Secret    `yaml:"password" env:"PASSWORD" doc:"Its password, or the server's where there are no users"`
 	PasswordFile string    `yaml:"password_file" env:"PASSWORD_FILE" doc:"A file that holds it"`
-	TLS          ClientTLS `yaml:"tls" envPrefix:"TLS_"`
+	TLS          ClientTLS `yaml:"tls" envPrefix:"TLS_" doc:"Left out: plain connections"`
 	Prefix       string    `yaml:"prefix" env:"PREFIX" doc:"Before every key"`
 }
 
@@ -135,7 +135,7 @@ type WebPush struct {
 	PrivateKeyFile string   `yaml:"private_key_file" doc:"A file that holds it"`
 	Subject        string   `yaml:"subject" doc:"Where a push service finds you: mailto: or https:"`
 	AllowHosts     []string `yaml:"allow_hosts" doc:"host:port of push services that may be on a private or loopback address, or without TLS: self-hosted ones, and tests. All others must be https on a public address"`
-	CAFile         string   `yaml:"ca_file" doc:"Certificates to trust besides the system's, PEM"`
+	CAFile         string   `yaml:"ca_file" doc:"Certificates to trust, PEM. Left out: the system's"`
 }
 
 // Rule sends a message when an event comes.

@@ -22,7 +22,7 @@ import (
 func parseP8(data []byte) (*ecdsa.PrivateKey, error) {
 	k, err := token.AuthKeyFromBytes(data)
 	if err != nil {
-		return nil, fmt.Errorf("is not a .p8 key: %w; download it anew from Apple's developer account", err)
+		return nil, fmt.Errorf("is not a .p8 key: %w", err)
 	}
 	if k.Curve != elliptic.P256() {
 		return nil, fmt.Errorf("is a key on %s; Apple's are on P-256", k.Params().Name)
@@ -34,7 +34,7 @@ func parseP8(data []byte) (*ecdsa.PrivateKey, error) {
 func parseP12(data []byte, password Secret) (tls.Certificate, error) {
 	c, err := certificate.FromP12Bytes(data, password.Reveal())
 	if err != nil {
-		return c, fmt.Errorf("is not a .p12 that this password opens: %w; export it anew, with the older (3DES) encryption: openssl pkcs12 -export -legacy", err)
+		return c, fmt.Errorf("is not a .p12 that this password opens: %w", err)
 	}
 	return c, nil
 }
@@ -51,30 +51,24 @@ type serviceAccount struct {
 func parseServiceAccount(data []byte) (*serviceAccount, error) {
 	var s serviceAccount
 	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, errors.New("is not JSON; download the key anew from the Firebase console")
+		return nil, errors.New("is not JSON")
 	}
 	if s.Type != "service_account" {
 		return nil, fmt.Errorf(`has the type %q; a service account's key has "service_account"`, s.Type)
 	}
-	var missing []string
-	for name, value := range map[string]string{"project_id": s.ProjectID, "client_email": s.ClientEmail, "token_uri": s.TokenURI} {
-		if value == "" {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) > 0 {
-		return nil, fmt.Errorf("lacks %s; download the key anew from the Firebase console", strings.Join(missing, ", "))
+	if s.ProjectID == "" || s.ClientEmail == "" || s.TokenURI == "" {
+		return nil, errors.New("lacks one of project_id, client_email and token_uri")
 	}
 	block, _ := pem.Decode([]byte(s.PrivateKey))
 	if block == nil {
-		return nil, errors.New("its private_key is not PEM; download the key anew from the Firebase console")
+		return nil, errors.New("its private_key is not PEM")
 	}
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		k, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 	}
 	if _, ok := k.(*rsa.PrivateKey); err != nil || !ok {
-		return nil, errors.New("its private_key is not an RSA key; download the key anew from the Firebase console")
+		return nil, errors.New("its private_key is not an RSA key")
 	}
 	return &s, nil
 }
