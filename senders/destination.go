@@ -22,7 +22,7 @@ import (
 //	   │ └─ probe well ─┐                                        │ or a renewed token is
 //	   │           ┌─────────┐ ◀─────────────────────────────────┘
 //	   └─────────▶ │ STOPPED │ ─┐ the probe failed:
-//	    refused    └─────────┘ ◀┘ wait longer
+//	    refused    └─────────┘ ◀┘ wait longer; with a fault that is none of the credential's, as WAITING
 //
 // In WAITING and STOPPED nothing is sent but one probe, a delivery like any other, each time "until" has passed. Answers
 // to requests begun before the state changed concern their own delivery only. What waits too long meanwhile, or takes too
@@ -128,7 +128,7 @@ func (d *destination) dequeue() *job {
 // ready says whether a request may begin. Called with mu held.
 func (d *destination) ready(now time.Time) bool {
 	switch {
-	case len(d.queue) == 0:
+	case len(d.queue) == 0 || d.life.Err() != nil:
 		return false
 	case d.state == stateOpen:
 		return d.inFlight < d.limit.slots()
@@ -203,10 +203,13 @@ func (d *destination) ask(j *job) (v Verdict, heard bool) {
 		ctx, cancel := context.WithDeadline(d.life, j.deadline(now, d.timeout))
 		answer, err := d.provider.Send(ctx, request)
 		cancel()
-		if errors.Is(err, ErrNoToken) {
+		switch refused := (*Refusal)(nil); {
+		case err == nil:
+		case errors.Is(err, ErrNoToken):
 			return Verdict{Next: noToken, Code: "no-token"}, true
-		}
-		if d.life.Err() != nil && err != nil {
+		case errors.As(err, &refused):
+			return refusal(err), false
+		case d.life.Err() != nil:
 			return Verdict{Next: giveBack}, false
 		}
 		j.asked = true
@@ -238,11 +241,12 @@ func (d *destination) learn(j *job, v Verdict, heard bool, now time.Time) (kept 
 	if !heard {
 		return false
 	}
-	d.latency += (now.Sub(j.begun) - d.latency) / 16
-	switch {
-	case v.Next == noToken:
+	if v.Next == noToken {
 		d.hold(current, stateWaiting, v, holdToken, now)
 		return d.enqueue(j, 0)
+	}
+	d.latency += (now.Sub(j.begun) - d.latency) / 16
+	switch {
 	case v.Next == Refresh && !j.refreshed:
 		j.refreshed = true
 		d.provider.Refresh(d.Destination)
@@ -262,13 +266,16 @@ func (d *destination) learn(j *job, v Verdict, heard bool, now time.Time) (kept 
 
 // fault notes a sign of overload or trouble. Called with mu held.
 func (d *destination) fault(current bool, j *job, v Verdict, now time.Time) {
+	if v.Scope != ScopeDestination {
+		v.After = 0 // its own delivery's
+	}
 	if !current {
 		d.hold(false, stateWaiting, v, holdFaults, now)
 		return
 	}
 	d.limit.shrink(j.begun, now)
 	d.faults++
-	if v.After > 0 && v.Scope == ScopeDestination || d.faults >= tripAfter || d.state != stateOpen {
+	if v.After > 0 || d.faults >= tripAfter || d.state != stateOpen {
 		d.hold(current, stateWaiting, v, holdFaults, now)
 	}
 }

@@ -29,7 +29,7 @@ var (
 )
 
 // campaign writes a campaign's record.
-func campaign(t *testing.T, k *stream.Kafka, id string, state pb.CampaignState) {
+func campaign(t testing.TB, k *stream.Kafka, id string, state pb.CampaignState) {
 	t.Helper()
 	c := &pb.Campaign{App: "shop", Id: id, State: state, Message: &pb.Message{Content: &pb.Content{Title: "Hello {{ attributes.name }}"}}}
 	streamtest.Produce(t, k, &kgo.Record{Topic: schemas.TopicCampaigns, Key: schemas.Key("shop", id), Value: encode(c)})

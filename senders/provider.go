@@ -32,7 +32,7 @@ type Provider interface {
 	// provider token: without a valid one it fails at once with ErrNoToken.
 	Send(ctx context.Context, r *Request) (*Answer, error)
 
-	// Classify reads an answer, or the error in its place (never ErrNoToken). It is a table: provider-semantics, row by
+	// Classify reads an answer, or the error in its place (never ErrNoToken or a *Refusal). It is a table: provider-semantics, row by
 	// row.
 	Classify(r *Request, a *Answer, err error) Verdict
 
