@@ -18,7 +18,11 @@ import (
 
 // TestMain turns this binary into a process that can be killed: see TestKill.
 func TestMain(m *testing.M) {
-	if os.Getenv("STREAM_TEST_WORKER") != "" {
+	switch dir := os.Getenv("STREAM_TEST_DIR"); {
+	case dir != "":
+		embeddedWorker(dir)
+		return
+	case os.Getenv("STREAM_TEST_WORKER") != "":
 		worker()
 		return
 	}

@@ -1,0 +1,103 @@
+package stream_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/belfry/belfry/stream"
+	"github.com/belfry/belfry/stream/streamtest"
+)
+
+func TestEmbeddedRefusesASecondProcess(t *testing.T) {
+	dir := t.TempDir()
+	e, err := stream.StartEmbedded(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.StartEmbedded(dir); err == nil || !strings.Contains(err.Error(), "in use by another belfry") {
+		t.Fatalf("a second broker in the same folder: %v", err)
+	}
+	e.Close()
+	if e, err = stream.StartEmbedded(dir); err != nil {
+		t.Fatalf("after the first was closed: %v", err)
+	}
+	e.Close()
+}
+
+// TestKillEmbedded: broker and consumer die together in the middle of the work, again and again, and in the end every
+// record has its output once.
+func TestKillEmbedded(t *testing.T) {
+	dir := t.TempDir()
+	const n = 12_000
+	prepare := func() (*stream.Embedded, *stream.Kafka) {
+		e, err := stream.StartEmbedded(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e, &stream.Kafka{Brokers: e.Addrs(), Prefix: "t.", Instance: "test", Log: streamtest.Log(t)}
+	}
+	e, k := prepare()
+	adm := kadm.NewClient(streamtest.Client(t, k))
+	if _, err := adm.CreateTopics(t.Context(), 4, 1, nil, k.Topic("in"), k.Topic("out")); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, k, "in", n)
+	e.Close()
+	struck := 0
+	for range 5 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "STREAM_TEST_WORKER=a", "STREAM_TEST_DIR="+dir, "STREAM_TEST_PREFIX=t.")
+		cmd.Stderr = t.Output()
+		progress, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// The worker writes a byte for each task it ends: kill it after so many.
+		var buf [1]byte
+		for i := 0; i < n/8; i++ {
+			if _, err := progress.Read(buf[:]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		struck++
+	}
+	e, k = prepare()
+	defer e.Close()
+	streamtest.Run(t, stream.NewConsumer(k, stream.Options{Name: "copy", Topics: []string{"in"}, Handle: func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			task.Done(copyOf(task))
+		}
+	}}).Run)
+	readOnce(t, k, "out", n)
+	t.Logf("%d kills while work was in flight", struck)
+}
+
+// embeddedWorker is the process that TestKillEmbedded kills: broker and consumer in one.
+func embeddedWorker(dir string) {
+	e, err := stream.StartEmbedded(dir)
+	if err != nil {
+		slog.Error("worker", "err", err)
+		os.Exit(1)
+	}
+	k := &stream.Kafka{Brokers: e.Addrs(), Prefix: os.Getenv("STREAM_TEST_PREFIX"), Instance: "a", Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	c := stream.NewConsumer(k, stream.Options{Name: "copy", Topics: []string{"in"}, Records: 256, Handle: func(ctx context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			os.Stdout.Write([]byte{'.'})
+			task.Done(copyOf(task))
+		}
+	}})
+	if err := c.Run(context.Background()); err != nil {
+		os.Exit(1)
+	}
+}
