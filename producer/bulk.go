@@ -68,9 +68,6 @@ func (s *Server) bulkRoute(api huma.API, path, id, scope, summary, description s
 		"Read the answers while you send: who does not is not read from either. Lines without an answer were not taken.",
 		http.StatusOK, http.StatusTooManyRequests)
 	op.MaxBodyBytes = -1
-	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-		"application/x-ndjson": {Schema: schemas.Schema(line, true, line.Name())},
-	}}
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "One answer per line",
 		Content: map[string]*huma.MediaType{"application/x-ndjson": {
@@ -89,6 +86,10 @@ func (s *Server) bulkRoute(api huma.API, path, id, scope, summary, description s
 			s.bulk(r, w, appOf(ctx.Context()), parse)
 		}}, nil
 	})
+	// Described only now: huma reads the body of an operation whose body it knows.
+	api.OpenAPI().Paths[op.Path].Post.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		"application/x-ndjson": {Schema: schemas.Schema(line, true, line.Name())},
+	}}
 }
 
 // bulk runs one stream. It returns when all that was read is answered.

@@ -30,7 +30,7 @@ type campaignOutput struct {
 }
 
 type actionInput struct {
-	campaignPath
+	CampaignPath
 	Body *Reason
 }
 
@@ -225,7 +225,7 @@ func (s *Server) known(ctx context.Context, app, id string) (*pb.Campaign, error
 	return c, err
 }
 
-func (s *Server) getCampaign(ctx context.Context, in *campaignPath) (*campaignOutput, error) {
+func (s *Server) getCampaign(ctx context.Context, in *CampaignPath) (*campaignOutput, error) {
 	c, err := s.known(ctx, appOf(ctx), in.ID)
 	if err != nil {
 		return nil, err

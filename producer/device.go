@@ -3,7 +3,6 @@ package producer
 import (
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,20 +15,25 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
-// Device is the JSON form of pb.Device. In an answer its target is masked.
+// Device is the JSON form of pb.Device.
 type Device struct {
-	ID           string         `json:"id,omitempty" doc:"1 to 128 bytes without / and #. In bulk it may be left out: it is then made from the target" example:"d-000001"`
-	User         string         `json:"user,omitempty" doc:"Whom the device belongs to" example:"ada"`
-	Platform     string         `json:"platform,omitempty" doc:"apns, fcm or webpush: what the target says, if left out"`
-	Locale       string         `json:"locale,omitempty" doc:"BCP 47" example:"fr-CA"`
-	AppVersion   string         `json:"app_version,omitempty" example:"3.2.1"`
-	TimeZone     string         `json:"time_zone,omitempty" doc:"IANA name" example:"Europe/Paris"`
-	Tags         []string       `json:"tags,omitempty" doc:"At most 100, of at most 128 bytes"`
-	Attributes   map[string]any `json:"attributes,omitempty" doc:"At most 100 strings (of at most 1,024 bytes), numbers or booleans"`
-	APNs         *APNsTarget    `json:"apns,omitempty"`
-	FCM          *FCMTarget     `json:"fcm,omitempty"`
-	WebPush      *WebPushTarget `json:"webpush,omitempty"`
-	RegisteredAt *time.Time     `json:"registered_at,omitempty" readOnly:"true" doc:"When it was last registered"`
+	ID         string         `json:"id,omitempty" doc:"1 to 128 bytes without / and #. In bulk it may be left out: it is then made from the target" example:"d-000001"`
+	User       string         `json:"user,omitempty" doc:"Whom the device belongs to" example:"ada"`
+	Platform   string         `json:"platform,omitempty" doc:"apns, fcm or webpush: what the target says, if left out"`
+	Locale     string         `json:"locale,omitempty" doc:"BCP 47" example:"fr-CA"`
+	AppVersion string         `json:"app_version,omitempty" example:"3.2.1"`
+	TimeZone   string         `json:"time_zone,omitempty" doc:"IANA name" example:"Europe/Paris"`
+	Tags       []string       `json:"tags,omitempty" doc:"At most 100, of at most 128 bytes"`
+	Attributes map[string]any `json:"attributes,omitempty" doc:"At most 100 strings (of at most 1,024 bytes), numbers or booleans"`
+	APNs       *APNsTarget    `json:"apns,omitempty"`
+	FCM        *FCMTarget     `json:"fcm,omitempty"`
+	WebPush    *WebPushTarget `json:"webpush,omitempty"`
+}
+
+// ShownDevice is a device as answers show it: its target is masked.
+type ShownDevice struct {
+	Device
+	RegisteredAt time.Time `json:"registered_at" doc:"When it was last registered"`
 }
 
 const (
@@ -65,9 +69,6 @@ func (d *Device) proto(app string, allowed []string, now time.Time) (*pb.Device,
 	}
 	if d.User != "" {
 		f.add("user", events.IdentityFault(d.User))
-	}
-	if d.RegisteredAt != nil {
-		f.add("registered_at", "is set by Belfry: leave it out")
 	}
 	d.checkTraits(&f)
 	attributes, problems := events.Values("attributes", d.Attributes)
@@ -160,13 +161,12 @@ func targetID(app string, t *pb.Target) string {
 	panic("producer: a target of no kind")
 }
 
-// deviceForm is a device as answers show it: who may read devices need not learn how to reach them.
-func deviceForm(p *pb.Device) Device {
-	registered := time.UnixMilli(p.RegisteredAt).UTC()
-	d := Device{
+// deviceForm shows a device. Who may read devices need not learn how to reach them.
+func deviceForm(p *pb.Device) ShownDevice {
+	d := ShownDevice{RegisteredAt: time.UnixMilli(p.RegisteredAt).UTC(), Device: Device{
 		ID: p.Id, User: p.User, Platform: schemas.PlatformName(p.Platform), Locale: p.Locale, AppVersion: p.AppVersion,
-		TimeZone: p.TimeZone, Tags: slices.Clone(p.Tags), RegisteredAt: &registered,
-	}
+		TimeZone: p.TimeZone, Tags: p.Tags,
+	}}
 	if len(p.Attributes) > 0 {
 		d.Attributes = make(map[string]any, len(p.Attributes))
 	}

@@ -27,11 +27,11 @@ type Accepted struct {
 type acceptedOutput struct{ Body Accepted }
 
 type devicePut struct {
-	devicePath
+	DevicePath
 	Body Device
 }
 
-type deviceOutput struct{ Body Device }
+type deviceOutput struct{ Body ShownDevice }
 
 // BulkDevice is one line of POST /v1/devices/bulk.
 type BulkDevice struct {
@@ -70,7 +70,7 @@ func (s *Server) putDevice(ctx context.Context, in *devicePut) (*acceptedOutput,
 	return &acceptedOutput{Accepted{in.ID, "accepted"}}, nil
 }
 
-func (s *Server) getDevice(ctx context.Context, in *devicePath) (*deviceOutput, error) {
+func (s *Server) getDevice(ctx context.Context, in *DevicePath) (*deviceOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	d, err := s.registry.Get(ctx, appOf(ctx), in.ID)
@@ -83,7 +83,7 @@ func (s *Server) getDevice(ctx context.Context, in *devicePath) (*deviceOutput, 
 	return &deviceOutput{deviceForm(d)}, nil
 }
 
-func (s *Server) deleteDevice(ctx context.Context, in *devicePath) (*acceptedOutput, error) {
+func (s *Server) deleteDevice(ctx context.Context, in *DevicePath) (*acceptedOutput, error) {
 	if fault := events.IdentityFault(in.ID); fault != "" {
 		return nil, invalid("id", errors.New(fault))
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/belfry/belfry/message"
 )
@@ -29,10 +30,15 @@ func decodeLine(line []byte, v any) message.Problems {
 		return nil
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return message.Problems{{Field: wrong.Field, Text: fmt.Sprintf("is a JSON %s; must be a %s", wrong.Value, kindName(wrong.Type.Kind().String()))}}
+		// A line's own op lies beside the device that it embeds, which Go names and JSON does not.
+		return message.Problems{{Field: strings.TrimPrefix(wrong.Field, "Device."), Text: fmt.Sprintf("is a JSON %s; must be a %s", wrong.Value, kindName(wrong.Type.Kind().String()))}}
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		return message.Problems{{Field: strings.Trim(name, `"`), Text: "is not known here"}}
+	}
+	if _, ok := errors.AsType[*time.ParseError](err); ok {
+		// The one time that a line has is an event's.
+		return message.Problems{{Field: "at", Text: "must be a time as RFC 3339 writes it, like 2026-11-24T09:30:00Z"}}
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return message.Problems{{Text: "malformed JSON: the line ends within the object"}}

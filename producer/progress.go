@@ -48,7 +48,7 @@ type Progress struct {
 }
 
 type progressInput struct {
-	campaignPath
+	CampaignPath
 	Accept string `header:"Accept" doc:"text/event-stream for an event a second until the campaign has ended"`
 }
 

@@ -267,12 +267,12 @@ func unavailable(detail string) *Problem {
 	return p
 }
 
-// ids of devices and campaigns in paths.
-type devicePath struct {
+// DevicePath and CampaignPath are parts of inputs. They are exported because huma fills no others.
+type DevicePath struct {
 	ID string `path:"id" doc:"The device's id" example:"d-000001"`
 }
 
-type campaignPath struct {
+type CampaignPath struct {
 	ID string `path:"id" doc:"The campaign's id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" example:"winter-sale"`
 }
 

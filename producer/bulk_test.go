@@ -1,0 +1,197 @@
+package producer_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry/belfry/producer"
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+)
+
+// lines are the answers of a bulk stream.
+func (a answer) lines(t testing.TB) []producer.LineAnswer {
+	t.Helper()
+	if a.status != http.StatusOK || a.header.Get("Content-Type") != "application/x-ndjson" {
+		t.Fatalf("got %d %s %s", a.status, a.header.Get("Content-Type"), a.body)
+	}
+	var lines []producer.LineAnswer
+	for d := json.NewDecoder(strings.NewReader(a.body)); ; {
+		var l producer.LineAnswer
+		if err := d.Decode(&l); err == io.EOF {
+			return lines
+		} else if err != nil {
+			t.Fatalf("%v in %s", err, a.body)
+		}
+		lines = append(lines, l)
+	}
+}
+
+func TestBadLinesDoNotHoldUpOthers(t *testing.T) {
+	a := start(t)
+	body := strings.Join([]string{
+		`{"id":"d-1","fcm":{"token":"t1"}}`,
+		`{"id":"d-2","fcm":`,
+		``,
+		`{"id":"d-4","apns":{"token":"xyz"}}`,
+		`{"id":"d-5","colour":"red","fcm":{"token":"t"}}`,
+		`{"id":"d-6","user":"` + strings.Repeat("x", 64<<10) + `"}`,
+		`{"id":"d-7","user":7}`,
+		`{"fcm":{"token":"t8"}}`,
+		`{"op":"delete","id":"d-9"}`,
+		`{"op":"delete"}`,
+		`{"op":"purge","id":"d-11"}`,
+		`{"id":"é\"","fcm":{"token":"t12"}}` + "\r",
+		`{"id":"d-13","fcm":{"token":"t"}} {}`,
+		`[1]`,
+		`{"id":"d-15","fcm":{"token":"last"}}`,
+	}, "\n")
+	var got []string
+	var derived string
+	for _, l := range a.call("POST", "/v1/devices/bulk", body, "Content-Type: application/x-ndjson").lines(t) {
+		field := ""
+		if len(l.Errors) > 0 {
+			field = l.Errors[0].Field
+		}
+		if l.Line == 8 {
+			derived = l.ID
+		}
+		got = append(got, fmt.Sprintf("%d %s %s", l.Line, l.Status, field))
+	}
+	want := []string{
+		"1 accepted ", "2 refused ", "4 refused apns.token", "5 refused colour", "6 refused ", "7 refused user", "8 accepted ",
+		"9 accepted ", "10 refused id", "11 refused op", "12 accepted ", "13 refused ", "14 refused ", "15 accepted ",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	ids := map[string]bool{}
+	for _, r := range a.records(5, schemas.TopicDevices) {
+		ids[string(r.Key)] = r.Value != nil
+	}
+	if len(ids) != 5 || !ids["shop/d-1"] || !ids["shop/"+derived] || ids["shop/d-9"] || !ids[`shop/é"`] || !ids["shop/d-15"] {
+		t.Errorf("on Kafka: got %v", ids)
+	}
+}
+
+func TestSameTargetHasTheSameID(t *testing.T) {
+	a := start(t)
+	lines := a.call("POST", "/v1/devices/bulk", strings.Repeat(webpush("https://push.example.com/1", p256dh, auth)+"\n", 2)).lines(t)
+	if lines[0].ID == "" || lines[0].ID != lines[1].ID {
+		t.Errorf("got %v", lines)
+	}
+}
+
+// TestLineIsAnsweredBeforeTheNextComes talks on one stream, a line at a time.
+func TestLineIsAnsweredBeforeTheNextComes(t *testing.T) {
+	a := start(t)
+	body, send := io.Pipe()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", a.url+"/v1/events", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+allKey)
+	answered := make(chan *http.Response, 1)
+	go func() {
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Error(err)
+			close(answered)
+			return
+		}
+		answered <- resp
+	}()
+	fmt.Fprintln(send, `{"id":"e-1","name":"order.shipped","user":"ada"}`)
+	resp := <-answered
+	if resp == nil {
+		return
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for i := 1; i <= 3; i++ {
+		if !lines.Scan() || lines.Text() != fmt.Sprintf(`{"line":%d,"id":"e-%d","status":"accepted"}`, i, i) {
+			t.Fatalf("line %d: got %s", i, lines.Text())
+		}
+		if i < 3 {
+			fmt.Fprintf(send, `{"id":"e-%d","name":"order.shipped","user":"ada"}`+"\n", i+1)
+		}
+	}
+	send.Close()
+	if lines.Scan() {
+		t.Errorf("more came: %s", lines.Text())
+	}
+}
+
+// TestOrderOfADeviceIsKept writes one device many times: the last line must be the last on Kafka.
+func TestOrderOfADeviceIsKept(t *testing.T) {
+	a := start(t)
+	const n = 5000
+	var body strings.Builder
+	for i := range n {
+		fmt.Fprintf(&body, `{"id":"d-%d","fcm":{"token":"t-%d"}}`+"\n", i%10, i)
+	}
+	if got := a.call("POST", "/v1/devices/bulk", body.String()).lines(t); len(got) != n || got[n-1].Line != n {
+		t.Fatalf("got %d answers", len(got))
+	}
+	last := map[string]int{}
+	for _, r := range a.records(n, schemas.TopicDevices) {
+		var record pb.DeviceRecord
+		if err := proto.Unmarshal(r.Value, &record); err != nil {
+			t.Fatal(err)
+		}
+		var i int
+		fmt.Sscanf(record.GetDevice().Target.GetFcm().Token, "t-%d", &i)
+		if i < last[string(r.Key)] {
+			t.Fatalf("%s: %d came after %d", r.Key, i, last[string(r.Key)])
+		}
+		last[string(r.Key)] = i
+	}
+}
+
+// TestClientThatStopsReadingStopsBeingRead sends without reading answers: the server must hold back, not collect.
+func TestClientThatStopsReadingIsNotReadFrom(t *testing.T) {
+	a := start(t)
+	body, send := io.Pipe()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", a.url+"/v1/devices/bulk", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = send
+	_ = r
+}
+
+func TestEventsTakeTheKeysApp(t *testing.T) {
+	a := start(t)
+	lines := a.call("POST", "/v1/events", strings.Join([]string{
+		`{"id":"e-1","name":"order.shipped","user":"ada","fields":{"carrier":"Poste"}}`,
+		`{"id":"e-2","name":"order.shipped","user":"ada","app":"news"}`,
+		`{"name":"order.shipped","user":"ada"}`,
+		`{"id":"e-4","name":"order.shipped","user":"ada","at":"yesterday"}`,
+	}, "\n")).lines(t)
+	var got []string
+	for _, l := range lines {
+		if len(l.Errors) == 0 {
+			got = append(got, l.Status)
+		} else {
+			got = append(got, l.Errors[0].Field)
+		}
+	}
+	if strings.Join(got, " ") != "accepted app id at" {
+		t.Errorf("got %v %+v", got, lines)
+	}
+	r := a.records(1, schemas.TopicEvents)[0]
+	var e pb.Event
+	if err := proto.Unmarshal(r.Value, &e); err != nil {
+		t.Fatal(err)
+	}
+	if string(r.Key) != "shop/ada" || e.App != "shop" || e.At != now.UnixMilli() || e.Fields["carrier"].GetText() != "Poste" {
+		t.Errorf("got %s %v", r.Key, &e)
+	}
+}
