@@ -2,18 +2,24 @@ package producer_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/producer"
+	"github.com/belfry/belfry/registry/registrytest"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream/streamtest"
 )
 
 // lines are the answers of a bulk stream.
@@ -155,16 +161,103 @@ func TestOrderOfADeviceIsKept(t *testing.T) {
 	}
 }
 
-// TestClientThatStopsReadingStopsBeingRead sends without reading answers: the server must hold back, not collect.
+// TestClientThatStopsReadingIsNotReadFrom sends without reading answers: the server must hold back and collect nothing.
+// Once the client reads, all that it sends is answered.
 func TestClientThatStopsReadingIsNotReadFrom(t *testing.T) {
 	a := start(t)
-	body, send := io.Pipe()
-	r, err := http.NewRequestWithContext(t.Context(), "POST", a.url+"/v1/devices/bulk", body)
+	const n = 500_000
+	conn, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = send
-	_ = r
+	defer conn.Close()
+	text := "[" + strings.Repeat(" ", 66) + "]\n" // refused, with an answer that is longer than it
+	fmt.Fprintf(conn, "POST /v1/devices/bulk HTTP/1.1\r\nHost: belfry\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", allKey, n*len(text))
+	var sent atomic.Int64
+	done := make(chan error, 1)
+	go func() {
+		many := []byte(strings.Repeat(text, 100))
+		for range n / 100 {
+			if _, err := conn.Write(many); err != nil {
+				done <- err
+				return
+			}
+			sent.Add(100)
+		}
+		done <- nil
+	}()
+	// Standing still for half a second on loopback is being held back.
+	for before := int64(-1); before != sent.Load(); time.Sleep(500 * time.Millisecond) {
+		before = sent.Load()
+	}
+	if sent.Load() == n {
+		t.Fatal("the server read everything, though nobody read its answers")
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := 0
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		answers++
+	}
+	if err := <-done; err != nil || answers != n {
+		t.Errorf("got %d answers to %d lines, and %v", answers, n, err)
+	}
+}
+
+// TestStreamThatIsStoppedAnswersWhatItTook ends the server within a stream.
+func TestStreamThatIsStoppedAnswersWhatItTook(t *testing.T) {
+	k, r := streamtest.Kafka(t), registrytest.Redis(t)
+	ctx, stop := context.WithCancel(t.Context())
+	a, stopped := serveUntil(ctx, t, k, r)
+	body, send := io.Pipe()
+	req, err := http.NewRequestWithContext(t.Context(), "POST", a.url+"/v1/devices/bulk", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+allKey)
+	go fmt.Fprintln(send, `{"id":"d-1","fcm":{"token":"t"}}`)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	defer send.Close()
+	lines := bufio.NewScanner(resp.Body)
+	if !lines.Scan() {
+		t.Fatal("no answer to the first line")
+	}
+	stop()
+	if err := <-stopped; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if lines.Scan() {
+		t.Errorf("after the stop: got %s", lines.Text())
+	}
+}
+
+func TestTooManyStreamsAreToldToWait(t *testing.T) {
+	a := start(t)
+	for range 16 {
+		body, send := io.Pipe()
+		r, err := http.NewRequestWithContext(t.Context(), "POST", a.url+"/v1/devices/bulk", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+allKey)
+		go fmt.Fprintln(send, `{"id":"d-1","fcm":{"token":"t"}}`)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		defer send.Close()
+	}
+	got := a.call("POST", "/v1/events", "")
+	if p := got.problem(t); p.Status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" {
+		t.Errorf("got %d %s", p.Status, p.Detail)
+	}
 }
 
 func TestEventsTakeTheKeysApp(t *testing.T) {

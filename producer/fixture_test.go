@@ -56,6 +56,22 @@ func start(t testing.TB, devices ...*pb.Device) *api {
 func serve(t testing.TB, k *stream.Kafka, r *registry.Redis, devices ...*pb.Device) *api {
 	t.Helper()
 	registrytest.Registry(t, r, devices...)
+	a := newAPI(t, k, r)
+	streamtest.Run(t, a.Run)
+	return a
+}
+
+// serveUntil runs a server until ctx ends. The channel gets what Run returned.
+func serveUntil(ctx context.Context, t testing.TB, k *stream.Kafka, r *registry.Redis) (*api, <-chan error) {
+	t.Helper()
+	a := newAPI(t, k, r)
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	return a, done
+}
+
+func newAPI(t testing.TB, k *stream.Kafka, r *registry.Redis) *api {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +91,6 @@ func serve(t testing.TB, k *stream.Kafka, r *registry.Redis, devices ...*pb.Devi
 	if err != nil {
 		t.Fatal(err)
 	}
-	streamtest.Run(t, s.Run)
 	return &api{t, "http://" + listener.Addr().String(), k, r, s}
 }
 

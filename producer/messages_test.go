@@ -8,11 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/producer"
+	"github.com/belfry/belfry/registry/registrytest"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream/streamtest"
 )
 
 const (
@@ -127,9 +130,31 @@ func TestSameKeyIsDoneOnce(t *testing.T) {
 	if p := a.call("POST", "/v1/messages", codeMessage, "Idempotency-Key: order-17", "Authorization: Bearer "+newsKey).problem(t); p.Status != http.StatusNotFound {
 		t.Errorf("another app: got %d", p.Status)
 	}
-	if got := len(a.records(1, urgentFCM)); got != 1 {
-		t.Errorf("got %d deliveries", got)
+	if n := ends(t, streamtest.Client(t, a.kafka), a.kafka.Topic(urgentFCM)); n != 1 {
+		t.Errorf("got %d deliveries, want 1", n)
 	}
-	client := a.kafka.Topic(urgentFCM)
-	_ = client
+}
+
+// TestSameKeyAtOnceIsToldToWait holds the first call at Kafka while the second comes.
+func TestSameKeyAtOnceIsToldToWait(t *testing.T) {
+	k, broker := streamtest.Embedded(t)
+	a := serve(t, k, registrytest.Redis(t), device("d-1", "ada"))
+	asked, release := make(chan struct{}), make(chan struct{})
+	broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		close(asked)
+		broker.SleepControl(func() { <-release })
+		return nil, nil, false
+	})
+	first := make(chan answer, 1)
+	go func() { first <- a.call("POST", "/v1/messages", codeMessage, "Idempotency-Key: k") }()
+	<-asked
+	second := a.call("POST", "/v1/messages", codeMessage, "Idempotency-Key: k")
+	close(release)
+	if p := second.problem(t); p.Type != "urn:belfry:problem:idempotency-running" || second.header.Get("Retry-After") == "" {
+		t.Errorf("meanwhile: got %d %s", p.Status, p.Type)
+	}
+	got := <-first
+	if again := a.call("POST", "/v1/messages", codeMessage, "Idempotency-Key: k"); got.status != http.StatusAccepted || again.body != got.body {
+		t.Errorf("got %d %s and then %d %s", got.status, got.body, again.status, again.body)
+	}
 }
