@@ -244,11 +244,11 @@ func createTopics(ctx context.Context, adm *kadm.Client, group []TopicChange) er
 	return nil
 }
 
-// WaitForTopics waits until every topic of the plan can be used, which on a new cluster is a moment after it was created.
+// WaitForTopics waits until every broker's answer shows the plan, which is a moment after it was applied.
 func WaitForTopics(ctx context.Context, k *Kafka) error {
 	for {
 		changes, err := PlanTopics(ctx, k)
-		if err == nil && !slices.ContainsFunc(changes, func(c TopicChange) bool { return c.Kind == CreateTopic }) {
+		if err == nil && !slices.ContainsFunc(changes, func(c TopicChange) bool { return c.Kind != Conflict }) {
 			return nil
 		}
 		select {

@@ -84,6 +84,17 @@ func create(t testing.TB, k *stream.Kafka, topics []Topic) {
 			t.Fatal(err)
 		}
 	}
+	for _, topic := range topics { // a real broker shows a new topic a moment later
+		for {
+			there, err := adm.ListTopics(ctx, k.Topic(topic.Name))
+			if err == nil && there.Error() == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("topic %s does not show: %v", topic.Name, err)
+			}
+		}
+	}
 }
 
 func remove(t testing.TB, k *stream.Kafka) {
