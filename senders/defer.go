@@ -9,20 +9,20 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// Backoff doubles from backoffFirst to backoffMost.
+// Backoff grows threefold from backoffFirst to backoffMost.
 const (
 	backoffFirst = 5 * time.Second
 	backoffMost  = time.Hour
 )
 
-// backoff is how long to wait after so many attempts: anything up to twice as long each time (full jitter, so that what
-// failed together does not come back together), on top of the provider's Retry-After, which jitter never goes below.
+// backoff is how long to wait after so many attempts: anything up to three times as long each time (full jitter, so that
+// what failed together does not come back together), on top of the provider's Retry-After, which jitter never goes below.
 func backoff(attempt uint32, floor time.Duration) time.Duration {
-	most := backoffMost
-	if shift := min(attempt, 16); backoffFirst<<shift < most {
-		most = backoffFirst << shift
+	most := backoffFirst
+	for ; attempt > 1 && most < backoffMost; attempt-- {
+		most *= 3
 	}
-	return floor + rand.N(most)
+	return floor + rand.N(min(most, backoffMost))
 }
 
 // later puts off a delivery whose attempt failed, or ends it when that was the last one.

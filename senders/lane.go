@@ -24,7 +24,7 @@ type Options struct {
 	// Timeout is how long one request may take. 0 means 10 s, the least that FCM asks for.
 	Timeout time.Duration
 	// Attempts is how many requests are made for one delivery before it is dead. 0 means 8, which the backoff spreads over
-	// about half an hour.
+	// about three quarters of an hour.
 	Attempts uint32
 }
 
