@@ -84,8 +84,8 @@ func TestCheckKafkaTopics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := finding(findingsOfKafka(t, c), "belfry.devices")
-	if f.Level != Fail || f.Mend != "belfry topics apply" {
+	f := finding(findingsOfKafka(t, c), "topics")
+	if f.Level != Fail || !strings.Contains(f.Detail, "belfry.devices") || f.Mend != "belfry topics apply" {
 		t.Errorf("a missing topic: %+v", f)
 	}
 	if _, err := stream.ApplyTopics(t.Context(), k); err != nil {
@@ -93,6 +93,22 @@ func TestCheckKafkaTopics(t *testing.T) {
 	}
 	if f := finding(findingsOfKafka(t, c), "topics"); f.Level != OK {
 		t.Errorf("%+v", f)
+	}
+}
+
+func TestCheckRealKafka(t *testing.T) {
+	brokers := os.Getenv("BELFRY_TEST_KAFKA")
+	if brokers == "" {
+		t.Skip("BELFRY_TEST_KAFKA is not set")
+	}
+	c := Default()
+	c.Kafka.Brokers, c.Kafka.Prefix = strings.Split(brokers, ","), "config-test."
+	findings := findingsOfKafka(t, c)
+	if f := finding(findings, "kafka"); f.Level != OK {
+		t.Errorf("%+v", f)
+	}
+	if f := finding(findings, "topics"); f.Level != Fail || !strings.Contains(f.Detail, "config-test.devices") {
+		t.Errorf("a missing topic: %+v", f)
 	}
 }
 
@@ -199,19 +215,26 @@ func TestCheckRedis(t *testing.T) {
 }
 
 func TestCheckRealRedis(t *testing.T) {
-	address := os.Getenv("BELFRY_TEST_REDIS")
-	if address == "" {
-		t.Skip("BELFRY_TEST_REDIS is not set")
-	}
-	c := Default()
-	c.Redis.Addresses = []string{address}
-	for cluster, want := range map[bool]Level{false: OK, true: Fail} {
-		c.Redis.Cluster = cluster
-		var r report
-		checkRedis(t.Context(), c, &r)
-		if r.findings[0].Level != want {
-			t.Errorf("cluster %v: %+v, want %s", cluster, r.findings[0], want)
+	tested := false
+	for variable, isCluster := range map[string]bool{"BELFRY_TEST_REDIS": false, "BELFRY_TEST_REDIS_CLUSTER": true} {
+		addresses := os.Getenv(variable)
+		if addresses == "" {
+			continue
 		}
+		tested = true
+		c := Default()
+		c.Redis.Addresses = strings.Split(addresses, ",")
+		for _, set := range []bool{false, true} {
+			c.Redis.Cluster = set
+			var r report
+			checkRedis(t.Context(), c, &r)
+			if f := r.findings[0]; (f.Level == OK) != (set == isCluster) || f.Level == Warn {
+				t.Errorf("%s with redis.cluster %v: %+v", variable, set, f)
+			}
+		}
+	}
+	if !tested {
+		t.Skip("neither BELFRY_TEST_REDIS nor BELFRY_TEST_REDIS_CLUSTER is set")
 	}
 }
 
