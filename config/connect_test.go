@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 	"github.com/twmb/franz-go/pkg/sasl"
 
+	"github.com/belfry/belfry/simulator"
 	"github.com/belfry/belfry/stream"
 )
 
@@ -261,6 +262,28 @@ func TestCheckRedisKind(t *testing.T) {
 			if len(r.findings) != len(test.want) || r.findings[i].Level != want {
 				t.Errorf("%+v: %+v", test, r.findings)
 			}
+		}
+	}
+}
+
+// TestSimulatorsConfiguration: what `belfry simulate` writes is a configuration that is taken, and nothing is wrong with it.
+func TestSimulatorsConfiguration(t *testing.T) {
+	sim, err := simulator.Start(simulator.Options{Population: simulator.Population{Devices: 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sim.Close()
+	dir := t.TempDir()
+	if err := sim.WriteFiles(dir); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(dir+"/belfry.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range Check(t.Context(), c) {
+		if f.Level != OK {
+			t.Errorf("%+v", f)
 		}
 	}
 }

@@ -25,8 +25,6 @@ const (
 	Transactional
 	// Rule messages also name event.name and event.KEY: the event that triggered them.
 	Rule
-	// Delivered takes all of these: for who renders a message that was checked in its own scope at intake.
-	Delivered
 )
 
 // deviceNames are the variables of every scope; attributes. and the like stand for any name with that beginning.
@@ -34,10 +32,10 @@ var deviceNames = []string{"device.id", "device.platform", "user", "locale", "ap
 
 func (s Scope) names() []string {
 	names := slices.Clone(deviceNames)
-	if s == Transactional || s == Delivered {
+	switch s {
+	case Transactional:
 		names = append(names, "data.")
-	}
-	if s == Rule || s == Delivered {
+	case Rule:
 		names = append(names, "event.name", "event.")
 	}
 	return names

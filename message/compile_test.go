@@ -87,7 +87,6 @@ func TestScopes(t *testing.T) {
 		Campaign:      "{{ device.id }}{{ device.platform }}{{ user }}{{ locale }}{{ app_version }}{{ attributes.a.b }}",
 		Transactional: "{{ data.code }}{{ user }}",
 		Rule:          "{{ event.name }}{{ event.total }}{{ user }}",
-		Delivered:     "{{ data.code }}{{ event.name }}{{ event.total }}",
 	} {
 		compile(t, &pb.Message{Content: &pb.Content{Title: text}}, scope)
 	}
@@ -241,7 +240,7 @@ func BenchmarkCompile(b *testing.B) {
 	c, _ := benchmarkMessage(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Compile(c.Message(), Delivered); err != nil {
+		if _, err := Compile(c.Message(), Campaign); err != nil {
 			b.Fatal(err)
 		}
 	}
