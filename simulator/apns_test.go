@@ -164,6 +164,9 @@ func TestAPNsOnlyHTTP2(t *testing.T) {
 		res.Body.Close()
 		t.Error("HTTP/1.1 was served")
 	}
+	if res := do(t, c, post(t, s.URL(FCM)+"/v1/projects/x/messages:send", nil, nil)); res.status != 401 || res.proto != "HTTP/1.1" {
+		t.Errorf("FCM over HTTP/1.1: %s %d", res.proto, res.status)
+	}
 }
 
 // A connection is one team's, and takes a new provider token at most every 20 minutes.

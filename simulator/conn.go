@@ -51,11 +51,13 @@ func (c *conn) Write(b []byte) (int, error) {
 			m, err := c.Conn.Write(b[n:])
 			return n + m, err
 		}
-		m, err := c.Conn.Write(b[n : n+1])
+		// Timers are not worth more than some hundred ticks a second: faster drips are of several bytes.
+		drop := min(len(b)-n, 1+int(drip.PerSecond/100))
+		m, err := c.Conn.Write(b[n : n+drop])
 		if n += m; err != nil || n == len(b) {
 			return n, err
 		}
-		if err := c.pause(drip); err != nil {
+		if err := c.pause(drip, drop); err != nil {
 			return n, err
 		}
 	}
@@ -80,9 +82,9 @@ func (c *conn) hold() (drip *faultState, err error) {
 	}
 }
 
-// pause is the time between two bytes.
-func (c *conn) pause(drip *faultState) error {
-	t := time.NewTimer(time.Duration(float64(time.Second) / drip.PerSecond))
+// pause is the time that a drop of so many bytes takes.
+func (c *conn) pause(drip *faultState, bytes int) error {
+	t := time.NewTimer(time.Duration(float64(time.Second) * float64(bytes) / drip.PerSecond))
 	defer t.Stop()
 	select {
 	case <-t.C:

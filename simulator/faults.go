@@ -188,17 +188,21 @@ func (f *faultState) take(now time.Time) bool {
 type faults struct {
 	mu     sync.Mutex
 	byName map[string]*faultState // guarded
+	over   bool                   // guarded: the simulator closes, and nothing may hold it up any more
 	now    atomic.Pointer[[]*faultState]
 }
 
-// set puts a fault in force, in the place of one of that name.
-func (fs *faults) set(name string, f Fault, app int) {
+// set puts a fault in force, in the place of one of that name, unless all is over.
+func (fs *faults) set(name string, f Fault, app int) bool {
 	st := &faultState{
 		Fault: f, name: name, app: app, first: make(chan struct{}), lifted: make(chan struct{}),
 		tokens: float64(max(f.Burst, 1)), last: time.Now(),
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	if fs.over {
+		return false
+	}
 	if fs.byName == nil {
 		fs.byName = map[string]*faultState{}
 	}
@@ -208,6 +212,7 @@ func (fs *faults) set(name string, f Fault, app int) {
 		st.timer = time.AfterFunc(time.Duration(f.For), func() { fs.lift(st) })
 	}
 	fs.publish()
+	return true
 }
 
 func (fs *faults) lift(st *faultState) {
@@ -228,9 +233,11 @@ func (fs *faults) clear(name string) bool {
 	return st != nil
 }
 
-func (fs *faults) clearAll() {
+// clearAll lifts all faults; end, for good.
+func (fs *faults) clearAll(end bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	fs.over = fs.over || end
 	for _, st := range fs.byName {
 		fs.drop(st)
 	}

@@ -269,6 +269,8 @@ func TestResetCutAndGoAway(t *testing.T) {
 	}
 	setFault(t, s, "f", Fault{Kind: GoAway, Platform: "apns"})
 	p.want(3, 200)
+	setFault(t, s, "g", Fault{Kind: Status, Status: 503, Reason: "Shutdown"})
+	p.want(5, 503) // with f's GOAWAY
 	s.ClearFaults()
 	p.want(4, 200) // on a new connection
 	if s.Received(deliveryID(1)) != 0 {
@@ -351,6 +353,9 @@ func TestCloseUnderFaults(t *testing.T) {
 		t.Error(err)
 	}
 	clients.Wait()
+	if s.SetFault("late", Fault{Kind: Stall}) == nil {
+		t.Error("a fault after Close")
+	}
 }
 
 // The token server is apart from FCM: each can be sick alone.

@@ -193,7 +193,10 @@ var fcmUsual = map[int][2]string{
 }
 
 func (f *fcm) refuse(ft *Fault, status int) answer {
-	usual := fcmUsual[status]
+	usual, known := fcmUsual[status]
+	if !known {
+		usual[0] = "UNKNOWN"
+	}
 	code := usual[1]
 	if ft.Reason != "" {
 		code = ft.Reason

@@ -218,7 +218,7 @@ func snake(name string) string {
 
 // child is an object's field under either of its names.
 func child(m map[string]any, name string) any {
-	if v, ok := m[name]; ok {
+	if v, ok := m[name]; ok || !strings.Contains(name, "_") {
 		return v
 	}
 	for k, v := range m {

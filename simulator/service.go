@@ -162,6 +162,7 @@ func (e *endpoint) answer(r *http.Request, body []byte, app int) (a answer, ok b
 			return answer{}, false
 		}
 		if instead.status != 0 {
+			instead.fields = append(instead.fields[:len(instead.fields):len(instead.fields)], also...)
 			return instead, true
 		}
 		also = append(also, instead.fields...)

@@ -191,7 +191,7 @@ func (s *Simulator) flush(ctx context.Context) {
 func (s *Simulator) Close() error {
 	s.closing.Do(func() {
 		s.stop()
-		s.faults.clearAll()
+		s.faults.clearAll(true)
 		for _, e := range s.endpoints {
 			if e != nil {
 				_ = e.server.Close() // closes listeners and connections, whose errors concern nobody now
@@ -291,7 +291,9 @@ func (s *Simulator) SetFault(name string, f Fault) error {
 		}
 		app = int(a.index)
 	}
-	s.faults.set(name, f, app)
+	if !s.faults.set(name, f, app) {
+		return errors.New("simulator: fault: the simulator is closed")
+	}
 	return nil
 }
 
@@ -305,7 +307,7 @@ func (s *Simulator) FaultStruck(name string) <-chan struct{} { return s.faults.f
 func (s *Simulator) ClearFault(name string) bool { return s.faults.clear(name) }
 
 // ClearFaults lifts all faults.
-func (s *Simulator) ClearFaults() { s.faults.clearAll() }
+func (s *Simulator) ClearFaults() { s.faults.clearAll(false) }
 
 // Summary is the account of all requests so far. It has written the receipts file out first.
 func (s *Simulator) Summary() (Summary, error) {
