@@ -65,6 +65,14 @@ type page struct {
 // minTrim is how many accounts a page may hold before it looks for those that are safely on belfry.accounts.
 const minTrim = 1024
 
+func newBooks(p pb.Platform, w *written) *books {
+	return &books{platform: p, written: w, pages: map[int32]*page{}}
+}
+
+func newPage(assignment uint64) *page {
+	return &page{assignment: assignment, accounts: map[string]*pb.Account{}, trimAt: minTrim}
+}
+
 func (b *books) handle(ctx context.Context, tasks []*stream.Task) {
 	p, err := b.page(ctx, tasks[0])
 	if err != nil { // ctx is over
@@ -89,7 +97,7 @@ func (b *books) page(ctx context.Context, t *stream.Task) (*page, error) {
 	if err := b.written.view.CatchUp(ctx); err != nil {
 		return nil, err
 	}
-	p = &page{assignment: t.Assignment(), accounts: map[string]*pb.Account{}, trimAt: minTrim}
+	p = newPage(t.Assignment())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.pages[t.Partition] = p

@@ -34,11 +34,10 @@ func (l *Ledger) Run(ctx context.Context) error {
 	shown := (&show{l.o.Redis, l.o.Prefix, l.o.Kafka.Log}).view(ctx, l.o.Kafka)
 	group.Go(func() error { return shown.Run(ctx) })
 	for _, p := range schemas.Platforms {
-		b := &books{platform: p, written: written, pages: map[int32]*page{}}
 		consumer := stream.NewConsumer(l.o.Kafka, stream.Options{
 			Name:   "ledger." + schemas.PlatformName(p),
 			Topics: []string{schemas.TopicResults(p)},
-			Handle: b.handle,
+			Handle: newBooks(p, written).handle,
 		})
 		group.Go(func() error { return consumer.Run(ctx) })
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/belfry/belfry/registry/registrytest"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
@@ -56,9 +57,9 @@ func campaign(run string, p pb.Platform, deliveries int) ([]*kgo.Record, *pb.Acc
 	return records, want
 }
 
-// start runs a ledger and returns what stops it and waits for it.
+// start runs a ledger until the test ends, and returns what stops it and waits for it.
 func start(t *testing.T, k *stream.Kafka) (stop func()) {
-	rdb := newRedis(t)
+	rdb := registrytest.Redis(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- New(Options{Kafka: k, Redis: rdb.UniversalClient, Prefix: rdb.Prefix}).Run(ctx) }()
@@ -89,29 +90,47 @@ func fence(t *testing.T, k *stream.Kafka) {
 	}
 }
 
-// pending is how many results records the ledger has not committed.
+// groups asks about the ledger's three groups until ok holds for each, and tells how many of the results that are there
+// now they have not committed.
+func groups(t *testing.T, k *stream.Kafka, ok func(kadm.DescribedGroupLag) bool) (pending int64) {
+	t.Helper()
+	client, err := k.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, p := range schemas.Platforms {
+		group := k.Prefix + "ledger." + schemas.PlatformName(p)
+		for {
+			lags, err := kadm.NewClient(client).Lag(ctx, group)
+			if ctx.Err() != nil {
+				t.Fatalf("group %s after a minute: %+v", group, lags[group])
+			}
+			if lag := lags[group]; err == nil && lag.Error() == nil && ok(lag) {
+				pending += lag.Lag.Total()
+				break
+			}
+		}
+	}
+	return pending
+}
+
 func pending(t *testing.T, k *stream.Kafka) int64 {
 	t.Helper()
-	var total int64
-	adm := kadm.NewClient(streamtest.Client(t, k))
-	for _, p := range schemas.Platforms {
-		group, topic := k.Prefix+"ledger."+schemas.PlatformName(p), k.Topic(schemas.TopicResults(p))
-		ends, err := adm.ListEndOffsets(t.Context(), topic)
-		if err != nil {
-			t.Fatal(err)
-		}
-		offsets, err := adm.FetchOffsets(t.Context(), group)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ends.Each(func(o kadm.ListedOffset) {
-			total += o.Offset
-			if at, ok := offsets.Lookup(topic, o.Partition); ok {
-				total -= max(0, at.At)
-			}
-		})
-	}
-	return total
+	return groups(t, k, func(kadm.DescribedGroupLag) bool { return true })
+}
+
+func awaitCounted(t *testing.T, k *stream.Kafka) {
+	t.Helper()
+	groups(t, k, func(l kadm.DescribedGroupLag) bool { return l.State == "Stable" && l.Lag.Total() == 0 })
+}
+
+// awaitMembers waits until so many ledgers share the partitions.
+func awaitMembers(t *testing.T, k *stream.Kafka, n int) {
+	t.Helper()
+	groups(t, k, func(l kadm.DescribedGroupLag) bool { return l.State == "Stable" && len(l.Members) == n })
 }
 
 // awaitAccounts reads belfry.accounts until each account is as wanted.
@@ -184,22 +203,36 @@ func TestBooksAreExactOverRestartsAndFencing(t *testing.T) {
 	// Runs overlap, as they do when several campaigns are under way.
 	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 
-	const rounds = 4
-	struck := false
-	for i := range rounds {
-		stop := start(t, k)
-		streamtest.Produce(t, k, records[i*len(records)/rounds:(i+1)*len(records)/rounds]...)
-		fence(t, k)
-		struck = struck || pending(t, k) > 0
-		stop()
-	}
-	if !struck {
-		t.Fatal("no restart struck while there was work")
-	}
+	// Each strike meets a ledger that has accounts in memory and results to count.
+	const strikes = 4
 	other := *k
 	other.Instance = "b"
 	start(t, k)
-	start(t, &other)
+	var stopOther func()
+	struck := 0
+	for i := range strikes {
+		part := records[i*len(records)/strikes : (i+1)*len(records)/strikes]
+		streamtest.Produce(t, k, part[:len(part)/2]...)
+		awaitCounted(t, k)
+		streamtest.Produce(t, k, part[len(part)/2:]...)
+		if pending(t, k) > 0 {
+			struck++
+		}
+		switch i {
+		case 0: // another takes half of the partitions
+			stopOther = start(t, &other)
+			awaitMembers(t, k, 2)
+		case 1:
+			fence(t, k)
+			fence(t, &other)
+		case 2: // and gives them back
+			stopOther()
+			awaitMembers(t, k, 1)
+		}
+	}
+	if struck == 0 {
+		t.Fatal("no strike met results that were not counted")
+	}
 	awaitAccounts(t, k, wants)
 
 	counts := settles(t, k)
@@ -218,7 +251,7 @@ func TestBooksAreExactOverRestartsAndFencing(t *testing.T) {
 // shown checks that a Redis which has lost everything can be made to show each account.
 func shown(t *testing.T, k *stream.Kafka, wants map[string]*pb.Account) {
 	t.Helper()
-	rdb := newRedis(t)
+	rdb := registrytest.Redis(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := Rebuild(ctx, Options{Kafka: k, Redis: rdb.UniversalClient, Prefix: rdb.Prefix}); err != nil {

@@ -12,20 +12,12 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/belfry/belfry/registry"
+	"github.com/belfry/belfry/registry/registrytest"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 	"github.com/belfry/belfry/stream/streamtest"
 )
-
-func newRedis(t *testing.T) *registry.Redis {
-	r, err := registry.OpenRedis(registry.RedisConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.Close() })
-	return r
-}
 
 func account(run string, p pb.Platform, accepted uint64) *pb.Account {
 	return &pb.Account{App: app, Run: run, Platform: p, Planned: accepted, Accepted: accepted}
@@ -33,7 +25,10 @@ func account(run string, p pb.Platform, accepted uint64) *pb.Account {
 
 // A follower that starts over reads the old accounts again, while another already shows the new ones.
 func TestAnOlderAccountNeverReplacesANewer(t *testing.T) {
-	rdb := newRedis(t)
+	registrytest.Each(t, testNewerWins)
+}
+
+func testNewerWins(t *testing.T, rdb *registry.Redis) {
 	s := &show{rdb, rdb.Prefix, streamtest.Log(t)}
 	for _, step := range []struct {
 		offset   int64
@@ -53,7 +48,7 @@ func TestAnOlderAccountNeverReplacesANewer(t *testing.T) {
 }
 
 func TestReadOfAnUnknownRunIsEmpty(t *testing.T) {
-	rdb := newRedis(t)
+	rdb := registrytest.Redis(t)
 	accounts, err := Read(t.Context(), rdb, rdb.Prefix, app, "nobody")
 	if err != nil || len(accounts) != 0 {
 		t.Errorf("got %v, %v", accounts, err)
