@@ -143,5 +143,9 @@ func (s *signer) sign() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bearer, s.issued = s.key.Bearer, time.Unix(s.key.IssuedAt, 0)
+	select {
+	case <-s.refused: // of the token before
+	default:
+	}
 	return nil
 }

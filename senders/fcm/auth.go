@@ -2,7 +2,10 @@ package fcm
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,6 +52,9 @@ func newTokens(c Config, config *tls.Config, log *slog.Logger) (*tokens, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read the service account: %w", err)
 	}
+	if err := checkKey(account.PrivateKey); err != nil {
+		return nil, err
+	}
 	if c.TokenURL != "" {
 		account.TokenURL = c.TokenURL
 	}
@@ -59,6 +65,20 @@ func newTokens(c Config, config *tls.Config, log *slog.Logger) (*tokens, error) 
 	t := &tokens{log: log, refused: make(chan struct{}, 1)}
 	t.fetch = func(ctx context.Context) (*oauth2.Token, error) { return fetch(ctx, account, client) }
 	return t, nil
+}
+
+// checkKey tells at the start what jwt would find at the first fetch.
+func checkKey(b []byte) error {
+	if block, _ := pem.Decode(b); block != nil {
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+		}
+		if _, ok := key.(*rsa.PrivateKey); ok && err == nil {
+			return nil
+		}
+	}
+	return errors.New("the service account's private_key is not an RSA key in PEM form: take the file as the Google Cloud console gave it")
 }
 
 // fetch asks for a new access token. jwt's source posts without a context, so ctx rides in the transport.
@@ -149,6 +169,10 @@ func (t *tokens) keep(token *oauth2.Token) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.access, t.fetched, t.useUntil = token.AccessToken, now, now.Add(life-life/20)
+	select {
+	case <-t.refused: // of the token before
+	default:
+	}
 	return life - life/6
 }
 
