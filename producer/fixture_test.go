@@ -201,8 +201,8 @@ func ends(t testing.TB, client *kgo.Client, topic string) int64 {
 	return n
 }
 
-// launcher decides commands in the place of package fanout. It creates, launches and cancels, and refuses what it has
-// been told to.
+// launcher decides commands in the place of package fanout. It carries everything out, or
+// refuses it as it was told to.
 type launcher struct {
 	t      testing.TB
 	refuse string
@@ -249,6 +249,10 @@ func (l *launcher) decide(value []byte) []stream.Output {
 	case *pb.Command_Launch:
 		c.State, c.LaunchedAt = pb.CampaignState_CAMPAIGN_STATE_RUNNING, now.UnixMilli()
 		c.Chunks = map[string]uint32{"fcm": 2}
+	case *pb.Command_Pause:
+		c.State = pb.CampaignState_CAMPAIGN_STATE_PAUSED
+	case *pb.Command_Resume:
+		c.State = pb.CampaignState_CAMPAIGN_STATE_RUNNING
 	case *pb.Command_Cancel:
 		c.State, c.Reason = pb.CampaignState_CAMPAIGN_STATE_CANCELLED, kind.Cancel.Reason
 	}
