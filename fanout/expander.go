@@ -24,6 +24,9 @@ const (
 	queuedChunks = 256
 	// putBackAfter is how long the next chunks of a partition wait for room before its longest run has to make some.
 	putBackAfter = 500 * time.Millisecond
+	// putBackOld is when a chunk that may still not go is written again at the end. What stays in place holds its
+	// partition's committed offset back, and a window spans so much and no more.
+	putBackOld = 10 * time.Minute
 	// heldDevices bounds the deliveries that are expanded and not committed: some 20 MB.
 	heldDevices = 40_000
 	// turn is how often a session looks whether gate or pace let the next chunk go.
@@ -79,6 +82,7 @@ func (e *expander) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.consumer.Run(ctx) })
 	group.Go(func() error { return e.gate.run(ctx) })
+	group.Go(func() error { return e.putBackStale(ctx) })
 	for range min(4, max(2, runtime.GOMAXPROCS(0))) {
 		group.Go(func() error { return e.session(ctx) })
 	}
@@ -159,10 +163,29 @@ func (e *expander) putBack(partition int32) {
 			return
 		}
 		left -= len(ws)
-		e.drop(ws, func(w *work) {
-			w.task.Done(stream.Output{Topic: w.task.Topic, Key: w.task.Key, Value: w.task.Value})
-		})
+		e.drop(ws, again)
 	}
+}
+
+// putBackStale does the same with chunks that have been queued for long, wherever they lie.
+func (e *expander) putBackStale(ctx context.Context) error {
+	tick := time.NewTicker(putBackOld / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			e.mu.Lock()
+			e.drop(e.queue.remove(func(w *work) bool { return now.Sub(w.since) > putBackOld }), again)
+			e.mu.Unlock()
+		}
+	}
+}
+
+// again ends a chunk by writing it again.
+func again(w *work) {
+	w.task.Done(stream.Output{Topic: w.task.Topic, Key: w.task.Key, Value: w.task.Value})
 }
 
 // read decodes a chunk and finds its campaign. A chunk that cannot be expanded it ends, and returns nil.
@@ -191,7 +214,7 @@ func (e *expander) read(ctx context.Context, t *stream.Task) (*work, uint32) {
 		t.Done(t.DeadLetter(dead, "unknown-run", err.Error()), e.count(c, 0))
 		return nil, 0
 	}
-	return &work{ctx: ctx, task: t, chunk: c, run: run}, known.Weight
+	return &work{ctx: ctx, task: t, chunk: c, run: run, since: time.Now()}, known.Weight
 }
 
 func (e *expander) fault(c *pb.Chunk) error {

@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"slices"
+	"time"
 
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
@@ -45,6 +46,8 @@ type work struct {
 	chunk *pb.Chunk
 	// run is the campaign's key.
 	run string
+	// since is when it was queued.
+	since time.Time
 }
 
 // cost is what fair order and pace count with until the chunk is expanded: the devices it held at launch.

@@ -2,11 +2,13 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
@@ -124,7 +126,7 @@ func (g *gate) ask(ctx context.Context, adm *kadm.Client) error {
 		return fmt.Errorf("list end offsets: %w", err)
 	}
 	committed, err := adm.FetchOffsetsForTopics(ctx, group, topic)
-	if err != nil {
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // the lane has never run
 		return fmt.Errorf("fetch offsets of group %s: %w", group, err)
 	}
 	var backlog int64
