@@ -72,6 +72,8 @@ func (c *filterCompiler) value(n ast.Node) (operand, error) {
 		return member(n)
 	case *ast.CallNode:
 		return c.call(n)
+	case *ast.BuiltinNode:
+		return operand{}, unknownFunction(n, n.Name)
 	}
 	return operand{}, faultf(n, "%s cannot stand here; an expression compares fields (%s) with constants", show(n), fieldNames)
 }
@@ -103,7 +105,7 @@ func member(n *ast.MemberNode) (operand, error) {
 func (c *filterCompiler) call(n *ast.CallNode) (operand, error) {
 	name, ok := n.Callee.(*ast.IdentifierNode)
 	if !ok || (name.Value != "version" && name.Value != "date") {
-		return operand{}, faultf(n, "%s is not a function; there are version and date", show(n.Callee))
+		return operand{}, unknownFunction(n, show(n.Callee))
 	}
 	if len(n.Arguments) != 1 {
 		return operand{}, faultf(n, "%s takes one argument, not %d", name.Value, len(n.Arguments))
@@ -131,6 +133,10 @@ func (c *filterCompiler) call(n *ast.CallNode) (operand, error) {
 		}
 		return value{kind: version, text: v.text}
 	}}, nil
+}
+
+func unknownFunction(n ast.Node, name string) error {
+	return faultf(n, "%s is not a function; there are version and date", name)
 }
 
 func date(n *ast.CallNode, arg operand) (operand, error) {

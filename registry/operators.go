@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"errors"
+	"fmt"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -164,23 +166,33 @@ func (c *filterCompiler) pattern(n *ast.BinaryNode) (condition, error) {
 	if !ok {
 		return nil, faultf(n.Right, "matches takes a regular expression between quotes")
 	}
-	parsed, err := syntax.Parse(source.Value, syntax.Perl)
+	re, insts, err := compilePattern(source.Value)
 	if err != nil {
 		return nil, faultf(n.Right, "not a regular expression: %v", err)
 	}
-	program, err := syntax.Compile(parsed.Simplify())
-	if err != nil {
-		return nil, faultf(n.Right, "not a regular expression: %v", err)
-	}
-	if c.patternInsts += len(program.Inst); c.patternInsts > maxPatternInsts {
+	if c.patternInsts += insts; c.patternInsts > maxPatternInsts {
 		return nil, faultf(n.Right, "the regular expressions are too large; shorten them, or their {n} counts")
-	}
-	re, err := regexp.Compile(source.Value)
-	if err != nil {
-		return nil, faultf(n.Right, "not a regular expression: %v", err)
 	}
 	return func(d *pb.Device) bool {
 		v := l.get(d)
 		return v.kind == text && re.MatchString(v.text)
 	}, nil
+}
+
+// compilePattern also counts the instructions that the pattern becomes: what a match costs per byte, at most.
+func compilePattern(pattern string) (re *regexp.Regexp, insts int, err error) {
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	var fault *syntax.Error
+	if errors.As(err, &fault) {
+		return nil, 0, fmt.Errorf("%s: %q", fault.Code, fault.Expr)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, 0, err
+	}
+	re, err = regexp.Compile(pattern)
+	return re, len(program.Inst), err
 }
