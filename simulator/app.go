@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
 // App is a tenant's credentials at every provider, in the forms that the providers hand them out.
@@ -36,7 +37,7 @@ type App struct {
 	index        uint16
 	apnsKey      *ecdsa.PublicKey
 	vapidKey     *ecdsa.PrivateKey
-	serviceKey   *rsa.PrivateKey
+	serviceKey   func() *rsa.PrivateKey // made when first asked for, which takes 0.1 s
 	serviceKeyID string
 }
 
@@ -54,7 +55,7 @@ func newApp(d deriver, index uint16, name string) (*App, error) {
 		index:        index,
 		apnsKey:      &apns.PublicKey,
 		vapidKey:     vapid,
-		serviceKey:   d.rsa2048("service account " + name),
+		serviceKey:   sync.OnceValue(func() *rsa.PrivateKey { return d.rsa2048("service account " + name) }),
 		serviceKeyID: strings.ToLower(ids[20:60]),
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(apns)
@@ -77,7 +78,7 @@ func newApp(d deriver, index uint16, name string) (*App, error) {
 
 // ServiceAccount is the app's Firebase service-account file. Its token_uri is this simulator's.
 func (s *Simulator) ServiceAccount(a *App) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(a.serviceKey)
+	der, err := x509.MarshalPKCS8PrivateKey(a.serviceKey())
 	if err != nil {
 		return nil, fmt.Errorf("simulator: app %s: service account key: %w", a.Name, err)
 	}

@@ -92,7 +92,7 @@ func (f *Fault) check() error {
 	say(f.Rate < 0 || f.Rate > 1, "rate %g is not from 0 to 1", f.Rate)
 	say(f.For < 0 || f.Delay < 0 || f.Jitter < 0 || f.RetryAfter < 0 || f.Burst < 0, "a time or burst is negative")
 	say(f.Kind == Latency && f.Delay+f.Jitter == 0, "latency needs a delay or a jitter")
-	say(f.Kind == Status && (f.Status < 200 || f.Status > 599), "status %d is not from 200 to 599", f.Status)
+	say(f.Kind == Status && (f.Status < 300 || f.Status > 599), "status %d is not from 300 to 599", f.Status)
 	say((f.Kind == Quota || f.Kind == Drip) && f.PerSecond <= 0, "%s needs a per_second above 0", f.Kind)
 	say(f.onConnections() && f.App != "", "%s takes whole connections, which apps may share: use stall or latency for one app", f.Kind)
 	say(f.onConnections() && f.Rate != 0, "%s takes all connections: it has no rate", f.Kind)

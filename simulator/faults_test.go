@@ -366,7 +366,7 @@ func TestOAuthFault(t *testing.T) {
 	if res := askToken(t, s, client(t, s), "junk"); res.status != 400 {
 		t.Errorf("another's: %d", res.status)
 	}
-	claims := sign(t, jwt.SigningMethodRS256, p.app.serviceKey, p.app.serviceKeyID, map[string]any{"iss": p.app.ClientEmail})
+	claims := sign(t, jwt.SigningMethodRS256, p.app.serviceKey(), p.app.serviceKeyID, map[string]any{"iss": p.app.ClientEmail})
 	if res := askToken(t, s, client(t, s), claims); res.status != 401 || !strings.Contains(res.body, "invalid_client") {
 		t.Errorf("%d %s", res.status, res.body)
 	}

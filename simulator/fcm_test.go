@@ -165,7 +165,7 @@ func TestOAuthStrict(t *testing.T) {
 		if k.kid != "" {
 			kid = k.kid
 		}
-		res := askToken(t, s, c, sign(t, jwt.SigningMethodRS256, a.serviceKey, kid, claims))
+		res := askToken(t, s, c, sign(t, jwt.SigningMethodRS256, a.serviceKey(), kid, claims))
 		if res.status != 400 || !strings.Contains(res.body, k.code) {
 			t.Errorf("%s: %d %s", k.name, res.status, res.body)
 		}

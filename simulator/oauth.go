@@ -90,7 +90,7 @@ func (o *oauth) verify(assertion string) (a *App, status int, code, description 
 			return nil, errors.New("no such account")
 		}
 		wrongKey = kid != a.serviceKeyID
-		return &a.serviceKey.PublicKey, nil
+		return &a.serviceKey().PublicKey, nil
 	})
 	now := o.now().Unix()
 	iat, hasIat := number(claims, "iat")

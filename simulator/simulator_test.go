@@ -132,7 +132,7 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, kid string, claims jw
 func accessToken(t testing.TB, s *Simulator, c *http.Client, a *App) string {
 	t.Helper()
 	now := time.Now().Unix()
-	assertion := sign(t, jwt.SigningMethodRS256, a.serviceKey, a.serviceKeyID, jwt.MapClaims{
+	assertion := sign(t, jwt.SigningMethodRS256, a.serviceKey(), a.serviceKeyID, jwt.MapClaims{
 		"iss": a.ClientEmail, "aud": s.URL(OAuth) + "/token", "iat": now, "exp": now + 3600,
 		"scope": "https://www.googleapis.com/auth/firebase.messaging",
 	})
@@ -160,7 +160,7 @@ func TestSameSeedSameWorld(t *testing.T) {
 	if got := pick(t, again, "demo", APNs, Healthy); got != d || app(t, again, "demo").APNsKey != key {
 		t.Error("devices or keys changed")
 	}
-	if !app(t, again, "other").serviceKey.Equal(app(t, s, "other").serviceKey) {
+	if !app(t, again, "other").serviceKey().Equal(app(t, s, "other").serviceKey()) {
 		t.Error("service account changed")
 	}
 	// The first one's CA is trusted by who met the second, for its key is the same.
