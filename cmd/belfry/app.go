@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/belfry/belfry/config"
+	"github.com/belfry/belfry/fanout"
+	"github.com/belfry/belfry/ledger"
+	"github.com/belfry/belfry/producer"
+	"github.com/belfry/belfry/registry"
+	"github.com/belfry/belfry/schemas"
+	"github.com/belfry/belfry/senders"
+	"github.com/belfry/belfry/senders/apns"
+	"github.com/belfry/belfry/senders/fcm"
+	"github.com/belfry/belfry/senders/webpush"
+	"github.com/belfry/belfry/stream"
+)
+
+// app is one process: what its configuration names, opened, and the roles that it runs on it.
+type app struct {
+	cfg   *config.Config
+	log   *slog.Logger
+	kafka *stream.Kafka
+	redis *registry.Redis
+	roles []role
+	close []func()
+}
+
+type role struct {
+	name string
+	run  func(context.Context) error
+}
+
+// openApp opens Kafka and Redis and makes the roles. A Kafka or Redis that is away is waited for until ctx ends.
+func openApp(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *app, err error) {
+	a := &app{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			a.Close()
+		}
+	}()
+	if err := a.openKafka(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.openRedis(ctx); err != nil {
+		return nil, err
+	}
+	return a, a.makeRoles()
+}
+
+func (a *app) openKafka(ctx context.Context) (err error) {
+	if a.kafka, err = a.cfg.Stream(a.log); err != nil {
+		return err
+	}
+	if len(a.kafka.Brokers) > 0 {
+		return stream.CheckCluster(ctx, a.kafka)
+	}
+	broker, err := stream.StartEmbedded(filepath.Join(a.cfg.DataDir, "kafka"))
+	if err != nil {
+		return err
+	}
+	a.close = append(a.close, broker.Close)
+	a.kafka.Brokers = broker.Addrs()
+	if _, err := stream.ApplyTopics(ctx, a.kafka); err != nil {
+		return err
+	}
+	return stream.MarkCluster(ctx, a.kafka)
+}
+
+func (a *app) openRedis(ctx context.Context) error {
+	c, err := a.cfg.Registry()
+	if err != nil {
+		return err
+	}
+	if a.redis, err = registry.OpenRedis(c); err != nil {
+		return err
+	}
+	a.close = append(a.close, func() {
+		if err := a.redis.Close(); err != nil {
+			a.log.Warn("closing Redis", "err", err)
+		}
+	})
+	if a.redis.Embedded {
+		return registry.Rebuild(ctx, a.kafka, registry.New(a.redis), nil)
+	}
+	return nil
+}
+
+func (a *app) makeRoles() error {
+	devices := registry.New(a.redis)
+	for name, make := range map[string]func() (runner, error){
+		"registry":        func() (runner, error) { return registry.NewApplier(a.kafka, devices), nil },
+		"producer":        func() (runner, error) { return a.producer() },
+		"fanout":          func() (runner, error) { return a.fanout(devices) },
+		"senders.apns":    func() (runner, error) { return a.apns() },
+		"senders.fcm":     func() (runner, error) { return a.fcm() },
+		"senders.webpush": func() (runner, error) { return a.webpush() },
+		"ledger": func() (runner, error) {
+			return ledger.New(ledger.Options{Kafka: a.kafka, Redis: a.redis, Prefix: a.redis.Prefix}), nil
+		},
+	} {
+		if !a.cfg.Runs(name) {
+			continue
+		}
+		r, err := make()
+		if err != nil {
+			return fmt.Errorf("role %s: %w", name, err)
+		}
+		a.roles = append(a.roles, role{name, r.Run})
+	}
+	return nil
+}
+
+type runner interface {
+	Run(ctx context.Context) error
+}
+
+// Run runs every role until ctx is done or one fails for good, and returns when all have stopped.
+func (a *app) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, r := range a.roles {
+		group.Go(func() error {
+			if err := r.run(ctx); err != nil {
+				return fmt.Errorf("role %s: %w", r.name, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// Close lets go of what openApp opened, in the other order. Run must have returned.
+func (a *app) Close() {
+	for _, c := range slices.Backward(a.close) {
+		c()
+	}
+	a.close = nil
+}
+
+func (a *app) producer() (runner, error) {
+	listener, err := net.Listen("tcp", a.cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	o := producer.Options{
+		Listener: listener, Kafka: a.kafka, Redis: a.redis, Version: version, Log: a.log,
+		Keys: map[string][]producer.Key{}, AllowHosts: map[string][]string{},
+	}
+	for name, app := range a.cfg.Apps {
+		keys := make([]producer.Key, len(app.Keys))
+		for i, k := range app.Keys {
+			keys[i] = producer.Key{Name: k.Name, Scopes: k.Scopes}
+			// Validate has checked that it is "sha256:" and 64 hex digits.
+			sum, _ := hex.DecodeString(strings.TrimPrefix(k.Hash, "sha256:"))
+			keys[i].Hash = [sha256.Size]byte(sum)
+		}
+		o.Keys[name] = keys
+		if app.WebPush != nil {
+			o.AllowHosts[name] = app.WebPush.AllowHosts
+		}
+	}
+	return producer.New(o)
+}
+
+func (a *app) fanout(devices *registry.Registry) (runner, error) {
+	o := fanout.Options{
+		Kafka: a.kafka, Registry: devices, Redis: a.redis,
+		Apps: slices.Sorted(maps.Keys(a.cfg.Apps)), Budget: a.cfg.Fanout.Budget,
+	}
+	for name, app := range a.cfg.Apps {
+		for _, r := range app.Rules {
+			m, err := r.Message.Proto()
+			if err != nil {
+				return nil, fmt.Errorf("rule %s of app %s: %w", r.Name, name, err)
+			}
+			rule := fanout.Rule{App: name, Name: r.Name, Event: r.Event, When: r.When, Message: m}
+			for _, p := range r.Platforms {
+				platform, _ := schemas.ParsePlatform(p) // checked by Validate
+				rule.Platforms = append(rule.Platforms, platform)
+			}
+			o.Rules = append(o.Rules, rule)
+		}
+	}
+	return fanout.New(o)
+}
+
+func (a *app) apns() (runner, error) {
+	apps := map[string]apns.Config{}
+	for name, app := range a.cfg.Apps {
+		if app.APNs == nil {
+			continue
+		}
+		c := app.APNs
+		files, err := readFiles(c.KeyFile, c.P12File, c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("app %s: %w", name, err)
+		}
+		apps[name] = apns.Config{
+			Key: files[0], KeyID: c.KeyID, TeamID: c.TeamID,
+			Certificate: files[1], Password: c.P12Password.Reveal(),
+			Topic: c.Topic, URL: c.URL, SandboxURL: c.SandboxURL, CA: files[2],
+		}
+	}
+	p, err := apns.New(apps, a.log)
+	return a.senders(p, err)
+}
+
+func (a *app) fcm() (runner, error) {
+	apps := map[string]fcm.Config{}
+	for name, app := range a.cfg.Apps {
+		if app.FCM == nil {
+			continue
+		}
+		files, err := readFiles(app.FCM.ServiceAccountFile, app.FCM.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("app %s: %w", name, err)
+		}
+		apps[name] = fcm.Config{ServiceAccount: files[0], URL: app.FCM.URL, TokenURL: app.FCM.TokenURL, CA: files[1]}
+	}
+	p, err := fcm.New(apps, a.log)
+	return a.senders(p, err)
+}
+
+func (a *app) webpush() (runner, error) {
+	apps := map[string]webpush.Config{}
+	for name, app := range a.cfg.Apps {
+		if app.WebPush == nil {
+			continue
+		}
+		c := app.WebPush
+		files, err := readFiles(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("app %s: %w", name, err)
+		}
+		apps[name] = webpush.Config{
+			PublicKey: c.PublicKey, PrivateKey: c.PrivateKey.Reveal(), Subject: c.Subject, AllowHosts: c.AllowHosts, CA: files[0],
+		}
+	}
+	p, err := webpush.New(apps, a.log)
+	return a.senders(p, err)
+}
+
+func (a *app) senders(p senders.Provider, err error) (runner, error) {
+	if err != nil {
+		return nil, err
+	}
+	return senders.NewPlatform(a.kafka, p), nil
+}
+
+// readFiles reads each named file; an empty name gives nil.
+func readFiles(names ...string) ([][]byte, error) {
+	contents := make([][]byte, len(names))
+	for i, name := range names {
+		if name == "" {
+			continue
+		}
+		var err error
+		if contents[i], err = os.ReadFile(name); err != nil {
+			return nil, err
+		}
+	}
+	return contents, nil
+}
+
