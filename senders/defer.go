@@ -9,8 +9,11 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// Backoff grows threefold from backoffFirst to backoffMost.
+// Backoff grows threefold from backoffFirst to backoffMost. All attempts together take about three quarters of an hour;
+// an outage that is longer is the destination's, which holds its deliveries without counting (destination.go).
 const (
+	attemptsAtMost = 8
+
 	backoffFirst = 5 * time.Second
 	backoffMost  = time.Hour
 )
@@ -31,7 +34,7 @@ func (l *Lane) later(j *job, v Verdict, now time.Time) {
 		l.bury(j, "unknown", "unknown", v.Code, now)
 		return
 	}
-	if j.attempts() >= l.Attempts {
+	if j.attempts() >= attemptsAtMost {
 		l.bury(j, v.Code, "exhausted", v.Code, now)
 		return
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// Options describe a lane. All fields but the last two are required.
+// Options describe a lane. All fields but the last are required.
 type Options struct {
 	Kafka    *stream.Kafka
 	Provider Provider
@@ -23,9 +23,6 @@ type Options struct {
 	Runs *Runs
 	// Timeout is how long one request may take. 0 means 10 s, the least that FCM asks for.
 	Timeout time.Duration
-	// Attempts is how many requests are made for one delivery before it is dead. 0 means 8, which the backoff spreads over
-	// about three quarters of an hour.
-	Attempts uint32
 }
 
 // Lane sends the deliveries of one platform and class. It shares nothing with other lanes but the provider's tokens and
@@ -62,9 +59,6 @@ const (
 func NewLane(o Options) *Lane {
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second
-	}
-	if o.Attempts == 0 {
-		o.Attempts = 8
 	}
 	name := schemas.PlatformName(o.Provider.Platform()) + "." + schemas.ClassName(o.Class)
 	l := &Lane{

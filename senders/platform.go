@@ -2,6 +2,7 @@ package senders
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,11 +19,11 @@ type Platform struct {
 	lanes    []*Lane
 }
 
-// NewPlatform makes a platform's senders. They start with Run.
-func NewPlatform(k *stream.Kafka, p Provider) *Platform {
+// NewPlatform makes a platform's senders; timeout is how long one request may take (0: 10 s). They start with Run.
+func NewPlatform(k *stream.Kafka, p Provider, timeout time.Duration) *Platform {
 	s := &Platform{runs: NewRuns(k), provider: p, retry: NewRetry(k, p.Platform())}
 	for _, class := range schemas.Classes {
-		s.lanes = append(s.lanes, NewLane(Options{Kafka: k, Provider: p, Class: class, Runs: s.runs}))
+		s.lanes = append(s.lanes, NewLane(Options{Kafka: k, Provider: p, Class: class, Runs: s.runs, Timeout: timeout}))
 	}
 	return s
 }
