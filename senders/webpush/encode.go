@@ -33,13 +33,9 @@ const (
 
 // Encode implements senders.Provider. The body is plain; Send encrypts it for the device.
 func (p *Provider) Encode(d *pb.Delivery, m *message.Compiled, now time.Time) (*senders.Request, error) {
-	destination, err := p.Destination(d)
+	destination, endpoint, err := p.resolve(d)
 	if err != nil {
 		return nil, err
-	}
-	origin, rest, err := p.apps[d.GetApp()].allow.parse(d.GetTarget().GetWebpush().GetEndpoint())
-	if err != nil {
-		return nil, payload.Refuse("bad-endpoint", err.Error())
 	}
 	t := d.GetTarget().GetWebpush()
 	if _, err := ecdh.P256().NewPublicKey(t.GetP256Dh()); err != nil || len(t.GetAuth()) != 16 {
@@ -61,7 +57,7 @@ func (p *Provider) Encode(d *pb.Delivery, m *message.Compiled, now time.Time) (*
 	return &senders.Request{
 		Destination: destination,
 		Delivery:    d,
-		URL:         origin + rest,
+		URL:         endpoint,
 		Header: http.Header{
 			headerTTL:     {strconv.FormatInt(seconds, 10)},
 			headerTopic:   {topic(d, m)},

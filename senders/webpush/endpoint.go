@@ -31,10 +31,11 @@ func newAllowed(hosts []string) (allowed, error) {
 		if err != nil {
 			host, port = strings.Trim(h, "[]"), "443"
 		}
-		if n, err := strconv.ParseUint(port, 10, 16); host == "" || strings.ContainsAny(host, "/@") || err != nil || n == 0 {
+		host = strings.ToLower(host)
+		if n, err := strconv.ParseUint(port, 10, 16); host == "" || !plainHost(host) || err != nil || n == 0 {
 			return nil, fmt.Errorf("allow_hosts: %q is not host or host:port", h)
 		}
-		a[net.JoinHostPort(strings.ToLower(host), port)] = true
+		a[net.JoinHostPort(host, port)] = true
 	}
 	return a, nil
 }

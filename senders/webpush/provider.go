@@ -10,6 +10,7 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
+	"github.com/belfry/belfry/senders/payload"
 )
 
 // ceiling is the most requests in flight to one origin.
@@ -85,20 +86,24 @@ func (p *Provider) Ceiling(senders.Destination) int { return ceiling }
 
 // Destination implements senders.Provider. It is the app's keys at one origin.
 func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
+	where, _, err := p.resolve(d)
+	return where, err
+}
+
+// resolve checks the endpoint and gives it in canonical form.
+func (p *Provider) resolve(d *pb.Delivery) (where senders.Destination, endpoint string, err error) {
 	a := p.apps[d.GetApp()]
 	if a == nil {
-		return senders.Destination{}, &senders.Refusal{
+		return where, "", &senders.Refusal{
 			Outcome: pb.Outcome_OUTCOME_DEAD, Code: "no-credential",
 			Detail: fmt.Sprintf("app %q has no VAPID keys: configure apps.%s.webpush", d.GetApp(), d.GetApp()),
 		}
 	}
-	origin, _, err := a.allow.parse(d.GetTarget().GetWebpush().GetEndpoint())
+	origin, rest, err := a.allow.parse(d.GetTarget().GetWebpush().GetEndpoint())
 	if err != nil {
-		return senders.Destination{}, &senders.Refusal{
-			Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-endpoint", Detail: err.Error(),
-		}
+		return where, "", payload.Refuse("bad-endpoint", err.Error())
 	}
-	return senders.Destination{App: d.GetApp(), Name: a.origins.name(origin)}, nil
+	return senders.Destination{App: d.GetApp(), Name: a.origins.name(origin)}, origin + rest, nil
 }
 
 // Refresh implements senders.Provider. VAPID needs none: a refused header is not used again (see Send).

@@ -1,0 +1,192 @@
+package webpush
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders"
+)
+
+func TestPublic(t *testing.T) {
+	for _, s := range []string{
+		"0.0.0.0", "0.1.2.3", "10.0.0.1", "127.0.0.1", "127.255.0.1", "100.64.0.1", "100.100.100.200", "169.254.169.254", "172.16.0.1", "192.168.1.1",
+		"192.0.0.192", "198.18.0.1", "224.0.0.1", "239.1.1.1", "255.255.255.255", "240.0.0.1", "168.63.129.16",
+		"::", "::1", "::127.0.0.1", "::ffff:10.0.0.1", "::ffff:127.0.0.1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "fec0::1",
+		"ff02::1", "2002:7f00:1::", "2001::1", "2001:db8::1", "64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b:1::1", "100::1",
+	} {
+		if public(netip.MustParseAddr(s)) {
+			t.Errorf("%s counts as public", s)
+		}
+	}
+	for _, s := range []string{"8.8.8.8", "142.250.74.74", "100.63.0.1", "172.32.0.1", "2a00:1450:4009::200a", "2001:4860:4860::8888", "64:ff9b::808:808"} {
+		if !public(netip.MustParseAddr(s)) {
+			t.Errorf("%s does not count as public", s)
+		}
+	}
+}
+
+func TestEndpointForm(t *testing.T) {
+	a, err := newAllowed([]string{"127.0.0.1:8443", "Push.Internal", "[::1]:9000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := map[string]string{
+		"https://fcm.googleapis.com/x":        "https://fcm.googleapis.com",
+		"https://FCM.googleapis.com:443/x":    "https://fcm.googleapis.com",
+		"https://push.example:8443/x":         "https://push.example:8443",
+		"https://8.8.8.8/x":                   "https://8.8.8.8",
+		"https://[2001:4860:4860::8888]/x":    "https://[2001:4860:4860::8888]",
+		"http://127.0.0.1:8443/x":             "http://127.0.0.1:8443",
+		"https://127.0.0.1:8443/x":            "https://127.0.0.1:8443",
+		"https://push.internal/x":             "https://push.internal",
+		"http://[::1]:9000/x":                 "http://[::1]:9000",
+		"https://push.example?token=in-query": "https://push.example",
+	}
+	for endpoint, want := range good {
+		if origin, _, err := a.parse(endpoint); err != nil || origin != want {
+			t.Errorf("%s: got %s, %v", endpoint, origin, err)
+		}
+	}
+	bad := []string{
+		"", "x", "https://", "https:///x", "//push.example/x", "ftp://push.example/x", "javascript:alert(1)",
+		"http://push.example/x",            // plain
+		"http://push.internal/x",           // port 80 is not the one on the list
+		"https://user:pass@push.example/x", // somebody's login
+		"https://push.example/x#fragment",  //
+		"https://push.example:22/x", "https://push.example:6/x", "https://push.example:99999/x",
+		"https://127.0.0.1/x", "https://127.0.0.1:8444/x", "https://10.0.0.1/x", "https://[::1]/x", "https://[fe80::1%25eth0]/x",
+		"https://169.254.169.254/latest/meta-data", "https://[::ffff:169.254.169.254]/", "https://[64:ff9b::a9fe:a9fe]/",
+		"https://push.example\\@127.0.0.1/x", "https://127。0。0。1/x", "https://exa mple/x", "https://a,b/x",
+		"https://push.example/" + strings.Repeat("x", maxEndpoint),
+	}
+	for _, endpoint := range bad {
+		if origin, _, err := a.parse(endpoint); err == nil {
+			t.Errorf("%s was let through as %s", endpoint, origin)
+		} else if strings.Contains(err.Error(), "push.example") {
+			t.Errorf("the error tells the endpoint: %v", err)
+		}
+	}
+}
+
+func FuzzEndpoint(f *testing.F) {
+	for _, s := range []string{"https://push.example:8443/x?y", "https://[::1]/", "https://0x7f.1/", "https://a%00b/", "https://127.0.0.1:8443"} {
+		f.Add(s)
+	}
+	a, err := newAllowed(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, endpoint string) {
+		origin, rest, err := a.parse(endpoint)
+		if err != nil {
+			return
+		}
+		if !strings.HasPrefix(origin, "https://") {
+			t.Errorf("%q: origin %q", endpoint, origin)
+		}
+		// What is sent must be read as what was checked.
+		again, _, err := a.parse(origin + rest)
+		if err != nil || again != origin {
+			t.Errorf("%q: %q then %q, %v", endpoint, origin, again, err)
+		}
+		if _, err := http.NewRequest(http.MethodPost, origin+rest, nil); err != nil {
+			t.Errorf("%q: %v", endpoint, err)
+		}
+	})
+}
+
+// A name may mean one address when it is checked and another when it is used: what counts is the address dialled.
+func TestANameThatLeadsInsideIsNotDialled(t *testing.T) {
+	reached := false
+	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true }))
+	t.Cleanup(s.Close)
+	_, port, _ := strings.Cut(strings.TrimPrefix(s.URL, "https://"), ":")
+	p := provider(t, config())
+	v := send(t, p, delivery("https://localhost:"+port+"/x"), compile(t, &pb.Message{}))
+	want := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "private-address"}
+	if v != want || reached {
+		t.Errorf("got %+v, reached %v", v, reached)
+	}
+}
+
+func TestAllowedHostInPlainHTTP(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) }))
+	t.Cleanup(s.Close)
+	c := config()
+	c.AllowHosts = []string{strings.TrimPrefix(s.URL, "http://")}
+	if v := send(t, provider(t, c), delivery(s.URL+"/x"), compile(t, &pb.Message{})); v.Outcome != pb.Outcome_OUTCOME_ACCEPTED {
+		t.Errorf("got %+v", v)
+	}
+}
+
+func TestDestinations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigins()
+		for origin, want := range map[string]string{
+			"https://fcm.googleapis.com":                "fcm.googleapis.com",
+			"https://updates.push.services.mozilla.com": "updates.push.services.mozilla.com",
+			"https://web.push.apple.com":                "web.push.apple.com",
+			"https://db5p.notify.windows.com":           "notify.windows.com",
+			"https://wns2-par02p.notify.windows.com":    "notify.windows.com",
+			"https://evilnotify.windows.com":            "https://evilnotify.windows.com",
+			"https://fcm.googleapis.com:8443":           "https://fcm.googleapis.com:8443",
+			"https://push.example":                      "https://push.example",
+		} {
+			if got := o.name(origin); got != want {
+				t.Errorf("%s is %s, want %s", origin, got, want)
+			}
+		}
+		for i := range 10 * maxOrigins {
+			o.name(fmt.Sprintf("https://%d.example", i))
+		}
+		if len(o.used) != maxOrigins {
+			t.Errorf("%d origins have a destination of their own", len(o.used))
+		}
+		if got := o.name("https://late.example"); got != other {
+			t.Errorf("one too many is %s", got)
+		}
+		if got := o.name("https://push.example"); got != "https://push.example" {
+			t.Errorf("one that was there became %s", got)
+		}
+		time.Sleep(originIdle + time.Second)
+		if got := o.name("https://late.example"); got != "https://late.example" || len(o.used) > maxOrigins {
+			t.Errorf("with room again it is %s, beside %d", got, len(o.used))
+		}
+	})
+}
+
+func TestVapidHeaderLivesAnHour(t *testing.T) {
+	c := config()
+	alice()
+	synctest.Test(t, func(t *testing.T) {
+		v, err := newVapid(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := func(origin, signed string) string {
+			h := http.Header{"Authorization": {signed}}
+			v.settle(origin, h)
+			return h.Get("Authorization")
+		}
+		if a, b, c := sent("o", "1"), sent("o", "2"), sent("p", "3"); a != "1" || b != "1" || c != "3" {
+			t.Errorf("sent %s, %s, %s", a, b, c)
+		}
+		time.Sleep(signedFor)
+		if a, b := sent("o", "4"), sent("o", "5"); a != "4" || b != "4" {
+			t.Errorf("an hour later sent %s, %s", a, b)
+		}
+		for i := range 2 * maxSigned {
+			sent(fmt.Sprint(i), "x")
+		}
+		if len(v.headers) > maxSigned {
+			t.Errorf("%d headers are kept", len(v.headers))
+		}
+	})
+}

@@ -1,0 +1,511 @@
+package webpush
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/belfry/belfry/message"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders"
+	"github.com/belfry/belfry/senders/exchange/exchangetest"
+)
+
+var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+const id = "0f1e2d3c-4b5a-8978-8796-a5b4c3d2e1f0"
+
+var b64 = base64.RawURLEncoding
+
+// browser is a subscription's private half.
+type browser struct {
+	key  *ecdh.PrivateKey
+	auth []byte
+}
+
+var alice = sync.OnceValue(func() browser {
+	key, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	return browser{key, []byte("0123456789abcdef")}
+})
+
+func delivery(endpoint string) *pb.Delivery {
+	return &pb.Delivery{
+		Id:     []byte{0x0f, 0x1e, 0x2d, 0x3c, 0x4b, 0x5a, 0x89, 0x78, 0x87, 0x96, 0xa5, 0xb4, 0xc3, 0xd2, 0xe1, 0xf0},
+		App:    "demo",
+		Run:    "c1",
+		Device: "d1",
+		Class:  pb.Class_CLASS_BULK,
+		Target: &pb.Target{Kind: &pb.Target_Webpush{Webpush: &pb.WebPushTarget{
+			Endpoint: endpoint, P256Dh: alice().key.PublicKey().Bytes(), Auth: alice().auth,
+		}}},
+		ExpiresAt: now.Add(time.Hour).UnixMilli(),
+		Variables: map[string]string{"attributes.name": "Ada"},
+	}
+}
+
+func compile(t testing.TB, m *pb.Message) *message.Compiled {
+	t.Helper()
+	c, err := message.Compile(m, message.Campaign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+var vapidKey = sync.OnceValue(func() *ecdh.PrivateKey {
+	key, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
+func config() Config {
+	return Config{
+		PublicKey:  b64.EncodeToString(vapidKey().PublicKey().Bytes()),
+		PrivateKey: b64.EncodeToString(vapidKey().Bytes()),
+		Subject:    "mailto:ops@example.com",
+	}
+}
+
+func provider(t testing.TB, c Config) *Provider {
+	t.Helper()
+	p, err := New(map[string]Config{"demo": c}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// serving is a provider that may ask the test's own server.
+func serving(t testing.TB, s *exchangetest.Server) *Provider {
+	c := config()
+	c.AllowHosts, c.CA = []string{strings.TrimPrefix(s.URL, "https://")}, s.CA
+	return provider(t, c)
+}
+
+func send(t testing.TB, p *Provider, d *pb.Delivery, m *message.Compiled) senders.Verdict {
+	t.Helper()
+	r, err := p.Encode(d, m, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := p.Send(t.Context(), r)
+	return p.Classify(r, a, err)
+}
+
+// TestConformance has one case for each row of provider-semantics 2.3 and what it says of single vendors, answered by a
+// server over HTTP/2.
+func TestConformance(t *testing.T) {
+	drop := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED}
+	gone := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED}
+	accepted := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}
+	stop := senders.Verdict{Next: senders.Stop, Scope: senders.ScopeDestination}
+	slow := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Slow: true}
+	ill := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination}
+	later := senders.Verdict{Next: senders.Later}
+	again := senders.Verdict{Next: senders.Again}
+
+	type before int
+	const (
+		nothing before = iota
+		success        // the origin accepted something just now
+		burst          // the same answer came 19 times in a row
+	)
+	tests := []struct {
+		status int
+		body   string
+		before before
+		code   string
+		want   senders.Verdict
+	}{
+		{201, "", nothing, "", accepted},
+		{200, "", nothing, "", accepted},
+		{202, "", nothing, "", accepted},
+		{301, "", nothing, "301", drop},
+		{307, "", nothing, "307", drop},
+		{308, "", nothing, "308", drop},
+		{400, "", success, "400", drop},
+		{400, "", burst, "400", stop},
+		{400, `{"code":400,"errno":111}`, success, "400-111", drop},
+		{401, `{"code":401,"errno":109}`, nothing, "401-109", later},
+		{401, `{"code":401,"errno":109}`, success, "401-109", drop},
+		{401, `{"code":401,"errno":109}`, burst, "401-109", stop},
+		{403, "", success, "403", drop},
+		{403, "", burst, "403", stop},
+		{403, `{"reason":"BadJwtToken"}`, success, "BadJwtToken", stop},
+		{403, `{"reason":"VapidPkHashMismatch"}`, success, "VapidPkHashMismatch", drop},
+		{400, `{"reason":"BadVapidPublicKey"}`, success, "BadVapidPublicKey", stop},
+		{400, `{"reason":"BadWebPushTopic"}`, success, "BadWebPushTopic", drop},
+		{404, `{"code":404,"errno":102}`, nothing, "404-102", gone},
+		{406, "", nothing, "406", slow},
+		{410, `{"code":410,"errno":106}`, nothing, "410-106", gone},
+		{413, `{"code":413,"errno":104}`, nothing, "413-104", drop},
+		{429, "", nothing, "429", slow},
+		{500, "", nothing, "500", ill},
+		{502, `{"code":502,"errno":901}`, nothing, "502-901", later},
+		{503, `{"code":503,"errno":201}`, nothing, "503-201", slow},
+		{503, `{"code":503,"errno":202}`, nothing, "503-202", again},
+		{504, "<html>", nothing, "504", ill},
+		{418, "", nothing, "418", drop},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprint(tt.status, tt.body, tt.before), func(t *testing.T) {
+			s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch r.URL.Path {
+				case "/good":
+					w.WriteHeader(http.StatusCreated)
+				case "/bad":
+					w.Header().Set("Retry-After", "9")
+					w.Header().Set("Location", "/elsewhere")
+					w.WriteHeader(tt.status)
+					_, _ = w.Write([]byte(tt.body))
+				default:
+					t.Errorf("a redirect to %s was followed", r.URL.Path)
+				}
+			})
+			p, m := serving(t, s), compile(t, &pb.Message{})
+			switch tt.before {
+			case success:
+				send(t, p, delivery(s.URL+"/good"), m)
+			case burst:
+				for range 19 {
+					send(t, p, delivery(s.URL+"/bad"), m)
+				}
+			}
+			tt.want.Code = tt.code
+			if tt.want != accepted {
+				tt.want.After = 9 * time.Second
+			}
+			if diff := cmp.Diff(tt.want, send(t, p, delivery(s.URL+"/bad"), m)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func FuzzClassify(f *testing.F) {
+	p := provider(f, config())
+	f.Add(503, `{"errno":202}`)
+	f.Add(403, `{"reason":"BadJwtToken"}`)
+	f.Add(410, `{"errno":"x"}`)
+	f.Fuzz(func(t *testing.T, status int, body string) {
+		v := p.Classify(&senders.Request{}, &senders.Answer{Status: status, Body: []byte(body)}, nil)
+		if v.Outcome == pb.Outcome_OUTCOME_ACCEPTED && (status < 200 || status > 299) {
+			t.Errorf("%d was taken for a success", status)
+		}
+		if v.Outcome == pb.Outcome_OUTCOME_UNREGISTERED && status != 404 && status != 410 {
+			t.Errorf("%d ended a device", status)
+		}
+		if v.Next == senders.End && v.Outcome == pb.Outcome_OUTCOME_UNSPECIFIED || len(v.Code) > 64 {
+			t.Errorf("%d %q: %+v", status, body, v)
+		}
+	})
+}
+
+// decrypt is RFC 8291 from the browser's side, with nothing of webpush-go's.
+func (b browser) decrypt(body []byte) ([]byte, error) {
+	if len(body) > 4096 || len(body) < 86+17 || body[20] != 65 {
+		return nil, fmt.Errorf("a body of %d bytes, key length %d", len(body), body[20])
+	}
+	salt, size, sender := body[:16], binary.BigEndian.Uint32(body[16:20]), body[21:86]
+	if record := len(body) - 86; int(size) < record {
+		return nil, fmt.Errorf("a record of %d bytes, said to be %d", record, size)
+	}
+	public, err := ecdh.P256().NewPublicKey(sender)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := b.key.ECDH(public)
+	if err != nil {
+		return nil, err
+	}
+	info := "WebPush: info\x00" + string(b.key.PublicKey().Bytes()) + string(sender)
+	ikm, err := hkdf.Key(sha256.New, secret, b.auth, info, 32)
+	if err != nil {
+		return nil, err
+	}
+	key, err1 := hkdf.Key(sha256.New, ikm, salt, "Content-Encoding: aes128gcm\x00", 16)
+	nonce, err2 := hkdf.Key(sha256.New, ikm, salt, "Content-Encoding: nonce\x00", 12)
+	block, err3 := aes.NewCipher(key)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, err
+	}
+	padded, err := gcm.Open(nil, nonce, body[86:], nil)
+	if err != nil {
+		return nil, err
+	}
+	plain := bytes.TrimRight(padded, "\x00")
+	if len(plain) == 0 || plain[len(plain)-1] != 2 {
+		return nil, errors.New("no delimiter of a last record")
+	}
+	return plain[:len(plain)-1], nil
+}
+
+func TestWhatGoesOnTheWire(t *testing.T) {
+	type seen struct {
+		header http.Header
+		body   []byte
+		target string
+	}
+	var got []seen
+	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		got = append(got, seen{r.Header, b, r.URL.RequestURI()})
+		w.WriteHeader(http.StatusCreated)
+	})
+	p := serving(t, s)
+	m := compile(t, &pb.Message{
+		Content: &pb.Content{Title: "Hi {{ attributes.name }}", Body: "a < b", Image: "https://i.example/x", Link: "https://e.example/?a=1&b=2"},
+		Data:    map[string]string{"k": "v"},
+		Webpush: &pb.WebPushOptions{Icon: "https://i.example/i", Badge: "https://i.example/b", RequireInteraction: true, Raw: []byte(`{"actions":[1],"icon":"other"}`)},
+	})
+	for range 3 {
+		if v := send(t, p, delivery(s.URL+"/push/abc?x=1"), m); v.Outcome != pb.Outcome_OUTCOME_ACCEPTED {
+			t.Fatalf("got %+v", v)
+		}
+	}
+	want := map[string]string{
+		"Ttl": "3600", "Urgency": "normal", "Topic": b64.EncodeToString(delivery("").Id), "Content-Encoding": "aes128gcm",
+	}
+	for name, value := range want {
+		if v := got[0].header[name]; len(v) != 1 || v[0] != value {
+			t.Errorf("%s is %q, want %q", name, v, value)
+		}
+	}
+	if got[0].target != "/push/abc?x=1" {
+		t.Errorf("target %s", got[0].target)
+	}
+	plain, err := alice().decrypt(got[0].body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body any
+	if err := json.Unmarshal(plain, &body); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]any{
+		"id": id, "tag": id, "title": "Hi Ada", "body": "a < b", "image": "https://i.example/x", "link": "https://e.example/?a=1&b=2",
+		"icon": "other", "badge": "https://i.example/b", "require_interaction": true, "data": map[string]any{"k": "v"}, "actions": []any{1.0},
+	}, body); diff != "" {
+		t.Error(diff)
+	}
+	checkVapid(t, got[0].header.Get("Authorization"), s.URL)
+	if got[1].header.Get("Authorization") != got[0].header.Get("Authorization") {
+		t.Error("the VAPID header changed within the hour")
+	}
+	if bytes.Equal(got[1].body[:86], got[0].body[:86]) {
+		t.Error("salt or key were used twice")
+	}
+}
+
+func checkVapid(t *testing.T, header, origin string) {
+	t.Helper()
+	token, k, _ := strings.Cut(strings.TrimPrefix(header, "vapid t="), ", k=")
+	public, err := b64.DecodeString(k)
+	if err != nil || !bytes.Equal(public, vapidKey().PublicKey().Bytes()) {
+		t.Fatalf("key %q", k)
+	}
+	key := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(public[1:33]), Y: new(big.Int).SetBytes(public[33:])}
+	claims := jwt.MapClaims{}
+	if _, err := jwt.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return key, nil }, jwt.WithValidMethods([]string{"ES256"})); err != nil {
+		t.Fatal(err)
+	}
+	exp, err := claims.GetExpirationTime()
+	if err != nil || claims["aud"] != origin || claims["sub"] != "mailto:ops@example.com" || time.Until(exp.Time) > 24*time.Hour {
+		t.Errorf("claims %v", claims)
+	}
+}
+
+// The audience is the origin in canonical form, however the browser wrote it.
+func TestEndpointIsSentCanonical(t *testing.T) {
+	r, err := provider(t, config()).Encode(delivery("HTTPS://FCM.GoogleAPIs.com:443/fcm/send/AbC?q=%2F"), compile(t, &pb.Message{}), now)
+	if err != nil || r.URL != "https://fcm.googleapis.com/fcm/send/AbC?q=%2F" || r.Destination.Name != "fcm.googleapis.com" {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestARefusedHeaderIsSignedAnew(t *testing.T) {
+	var headers []string
+	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		headers = append(headers, r.Header.Get("Authorization"))
+		w.WriteHeader(http.StatusForbidden)
+	})
+	p, m := serving(t, s), compile(t, &pb.Message{})
+	send(t, p, delivery(s.URL+"/a"), m)
+	send(t, p, delivery(s.URL+"/a"), m)
+	if headers[0] == headers[1] {
+		t.Error("the header that was refused was sent again")
+	}
+}
+
+func TestPaddingHidesLengthWithoutFillingUp(t *testing.T) {
+	var sizes []int
+	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		plain, err := alice().decrypt(b)
+		if err != nil || !json.Valid(plain) {
+			t.Errorf("%d bytes: %v", len(b), err)
+		}
+		sizes = append(sizes, len(b))
+		w.WriteHeader(http.StatusCreated)
+	})
+	p := serving(t, s)
+	empty, err := p.Encode(delivery(s.URL), compile(t, &pb.Message{Content: &pb.Content{Title: "x"}}), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{1, 10, 1000, 3993 - len(empty.Body) + 1} {
+		send(t, p, delivery(s.URL), compile(t, &pb.Message{Content: &pb.Content{Title: strings.Repeat("x", n)}}))
+	}
+	if sizes[0] != sizes[1] || sizes[0]%256 != 0 || sizes[2] >= 2048 || sizes[3] != 4096 {
+		t.Errorf("bodies of %v bytes", sizes)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	urgent := delivery("https://fcm.googleapis.com/x")
+	urgent.Class = pb.Class_CLASS_URGENT
+	urgent.ExpiresAt = now.Add(300 * time.Millisecond).UnixMilli()
+	p := provider(t, config())
+	tests := []struct {
+		name                string
+		d                   *pb.Delivery
+		m                   *pb.Message
+		ttl, topic, urgency string
+	}{
+		{"urgent, and Windows takes no TTL of 0", urgent, &pb.Message{}, "1", b64.EncodeToString(urgent.Id), "high"},
+		{"own urgency and topic", delivery("https://fcm.googleapis.com/x"), &pb.Message{Collapse: "breaking-news_1", Webpush: &pb.WebPushOptions{Urgency: "very-low"}}, "3600", "breaking-news_1", "very-low"},
+		{"a collapse that is no topic", delivery("https://fcm.googleapis.com/x"), &pb.Message{Collapse: "breaking news"}, "3600", "", "normal"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := p.Encode(tt.d, compile(t, tt.m), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			topic := r.Header.Get("topic")
+			if tt.topic == "" { // any that is one, and the same each time
+				if len(topic) != 32 || !isTopic(topic) {
+					t.Errorf("topic %q", topic)
+				}
+				tt.topic = topic
+			}
+			if diff := cmp.Diff([]string{tt.ttl, tt.topic, tt.urgency}, []string{r.Header.Get("ttl"), topic, r.Header.Get("urgency")}); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestRefusedBeforeSending(t *testing.T) {
+	p := provider(t, config())
+	const good = "https://fcm.googleapis.com/x"
+	empty, err := p.Encode(delivery(good), compile(t, &pb.Message{Content: &pb.Content{Title: "x"}}), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	title := func(n int) *pb.Message {
+		return &pb.Message{Content: &pb.Content{Title: strings.Repeat("x", n-len(empty.Body)+1)}}
+	}
+	tests := []struct {
+		name string
+		d    func(*pb.Delivery)
+		m    *pb.Message
+		code string
+	}{
+		{"just fits", nil, title(3993), ""},
+		{"a byte too many", nil, title(3994), "payload-too-large"},
+		{"another app", func(d *pb.Delivery) { d.App = "other" }, &pb.Message{}, "no-credential"},
+		{"no target", func(d *pb.Delivery) { d.Target = nil }, &pb.Message{}, "bad-endpoint"},
+		{"no https", func(d *pb.Delivery) { d.Target.GetWebpush().Endpoint = "http://push.example/x" }, &pb.Message{}, "bad-endpoint"},
+		{"a point off the curve", func(d *pb.Delivery) { d.Target.GetWebpush().P256Dh = make([]byte, 65) }, &pb.Message{}, "bad-subscription"},
+		{"a short secret", func(d *pb.Delivery) { d.Target.GetWebpush().Auth = make([]byte, 15) }, &pb.Message{}, "bad-subscription"},
+		{"over", func(d *pb.Delivery) { d.ExpiresAt = now.UnixMilli() }, &pb.Message{}, "expired"},
+		{"raw that is no object", nil, &pb.Message{Webpush: &pb.WebPushOptions{Raw: []byte(`"x"`)}}, "bad-message"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := delivery(good)
+			if tt.d != nil {
+				tt.d(d)
+			}
+			_, err := p.Encode(d, compile(t, tt.m), now)
+			var refusal *senders.Refusal
+			switch errors.As(err, &refusal); {
+			case tt.code == "" && err != nil, tt.code != "" && refusal == nil:
+				t.Errorf("got %v", err)
+			case refusal != nil && refusal.Code != tt.code:
+				t.Errorf("got %v, want %s", err, tt.code)
+			}
+		})
+	}
+}
+
+func TestNewNamesEachFault(t *testing.T) {
+	with := func(change func(*Config)) Config { c := config(); change(&c); return c }
+	tests := map[string]Config{
+		"public_key is not 65 bytes":  with(func(c *Config) { c.PublicKey = "AAAA" }),
+		"private_key is not 32 bytes": with(func(c *Config) { c.PrivateKey = "!" }),
+		"are no pair":                 with(func(c *Config) { c.PublicKey = b64.EncodeToString(alice().key.PublicKey().Bytes()) }),
+		"subject \"ops\"":             with(func(c *Config) { c.Subject = "ops" }),
+		"allow_hosts: \"a:b:c\"":      with(func(c *Config) { c.AllowHosts = []string{"a:b:c"} }),
+		"holds no certificate":        with(func(c *Config) { c.CA = []byte("x") }),
+	}
+	apps := make(map[string]Config)
+	for want, c := range tests {
+		apps[fmt.Sprintf("app-%x", want)] = c
+	}
+	_, err := New(apps, slog.New(slog.DiscardHandler))
+	for want := range tests {
+		if prefix := fmt.Sprintf("app app-%x: webpush: ", want); err == nil || !strings.Contains(err.Error(), prefix) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not said of its app", want)
+		}
+	}
+	https := config()
+	https.Subject, https.PublicKey = "https://example.com/contact", https.PublicKey+"="
+	if _, err := New(map[string]Config{"a": https}, slog.New(slog.DiscardHandler)); err != nil {
+		t.Error(err)
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	p := provider(b, config())
+	m := compile(b, &pb.Message{Content: &pb.Content{Title: "Hi {{ attributes.name }}", Body: "Your order is on its way"}, Data: map[string]string{"order": "12"}})
+	d := delivery("https://fcm.googleapis.com/fcm/send/abc")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Encode(d, m, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
