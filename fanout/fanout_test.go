@@ -7,11 +7,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/registry/registrytest"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream/streamtest"
 )
 
 const (
@@ -183,8 +185,10 @@ func TestLaunchWaitsForTheRegistry(t *testing.T) {
 
 func TestUnreadableRecordsAreDeadOnceAndTheRestGoesOn(t *testing.T) {
 	w := newWorld(t, devices("shop", 30)...)
-	garbage := &pb.Device{App: "\x01"} // a valid record of another kind
-	w.produce(schemas.TopicCommands, schemas.Key("shop", "c1"), garbage)
+	garbage := func(topic, key string) *kgo.Record {
+		return &kgo.Record{Topic: topic, Key: []byte(key), Value: []byte("\xff\xff")}
+	}
+	streamtest.Produce(t, w.kafka, garbage(schemas.TopicCommands, "shop/c1"), garbage(schemas.TopicChunks(apns), "one partition"))
 	stop := w.start("a")
 	lost := &pb.Command{Id: "x", App: "shop", Campaign: "c2", Kind: commands["pause"].Kind}
 	w.produce(schemas.TopicCommands, schemas.Key("shop", "c2"), lost)
@@ -207,7 +211,7 @@ func TestUnreadableRecordsAreDeadOnceAndTheRestGoesOn(t *testing.T) {
 	if got := w.dead(schemas.TopicDeadOf(schemas.TopicCommands)); got["undecodable"] != 2 || got["refused"] != 1 {
 		t.Errorf("dead commands: %v", got)
 	}
-	if got := w.dead(schemas.TopicDead(apns)); got["unknown-run"] != 1 || got["undecodable"] != 1 {
+	if got := w.dead(schemas.TopicDead(apns)); got["unknown-run"] != 1 || got["undecodable"] != 2 {
 		t.Errorf("dead chunks: %v", got)
 	}
 }

@@ -138,10 +138,13 @@ func is(s pb.CampaignState) func(*pb.Campaign) bool {
 // launched writes c1 and chunks of so many shards as the launcher would, in a state of the test's choice.
 func (w *world) launched(s pb.CampaignState, shards int, platforms ...pb.Platform) *pb.Campaign {
 	w.Helper()
-	c := definition()
+	return w.launchedAs(definition(), s, shards, platforms...)
+}
+
+func (w *world) launchedAs(c *pb.Campaign, s pb.CampaignState, shards int, platforms ...pb.Platform) *pb.Campaign {
+	w.Helper()
 	c.Epoch, c.CreatedAt = 2, time.Now().UnixMilli()
-	run(c, time.Now())
-	c.State = s
+	run(c, time.Now().Add(-ramp))
 	chunks := map[pb.Platform][]*pb.Chunk{}
 	for _, p := range platforms {
 		for first := 0; first < schemas.Shards; first += shards {
@@ -174,11 +177,7 @@ func (w *world) planned(p pb.Platform, chunks uint32) (planned int) {
 	}
 	seen := map[uint32]bool{}
 	streamtest.Read(w, w.kafka, func(r *kgo.Record) bool {
-		b := &pb.ResultBatch{}
-		if err := proto.Unmarshal(r.Value, b); err != nil {
-			w.Fatal(err)
-		}
-		for _, x := range b.Expanded {
+		for _, x := range batch(w, r.Value).Expanded {
 			if seen[x.Chunk] {
 				w.Errorf("chunk %d of %s is counted twice", x.Chunk, p)
 			}
@@ -188,6 +187,36 @@ func (w *world) planned(p pb.Platform, chunks uint32) (planned int) {
 		return uint32(len(seen)) < chunks
 	}, schemas.TopicResults(p))
 	return planned
+}
+
+func batch(t testing.TB, value []byte) *pb.ResultBatch {
+	t.Helper()
+	b := &pb.ResultBatch{}
+	if err := proto.Unmarshal(value, b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// books checks that every chunk of a platform has been counted once, and that the deliveries are as many as counted, and
+// as the devices.
+func (w *world) books(p pb.Platform, chunks uint32, devices int) {
+	w.Helper()
+	w.planned(p, chunks)
+	planned, counted := 0, map[uint32]int{}
+	for _, r := range w.all(schemas.TopicResults(p)) {
+		for _, x := range batch(w, r.Value).Expanded {
+			counted[x.Chunk]++
+			planned += int(x.Planned)
+			if counted[x.Chunk] == 2 {
+				w.Errorf("chunk %d of %s is counted twice", x.Chunk, p)
+			}
+		}
+	}
+	got := len(w.deliveries(p, pb.Class_CLASS_BULK))
+	if len(counted) != int(chunks) || planned != devices || got != devices {
+		w.Errorf("%s: %d of %d chunks counted, %d planned, %d deliveries, %d devices", p, len(counted), chunks, planned, got, devices)
+	}
 }
 
 // all reads what is on a topic now.
