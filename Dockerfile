@@ -10,6 +10,8 @@ RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/belfry ./cmd/belfr
 # Certificates, time zones, a user without rights, and nothing else.
 FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /out/belfry /usr/local/bin/belfry
+# For the health checks of docker-compose.yml; there is no shell.
+COPY --from=busybox:1.37.0-musl /bin/busybox /usr/local/bin/wget
 # Where the embedded Kafka keeps its data when no other is configured.
 COPY --from=build --chown=nonroot:nonroot /out/data /var/lib/belfry
 WORKDIR /var/lib/belfry
