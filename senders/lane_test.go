@@ -363,7 +363,7 @@ func TestStopFinishesWhatIsOutAndRepeatsNothing(t *testing.T) {
 	for range 3 {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- NewPlatform(k, p, 0).Run(ctx) }()
+		go func() { done <- NewPlatform(k, p).Run(ctx) }()
 		for range 50 {
 			<-begun
 		}
@@ -375,7 +375,7 @@ func TestStopFinishesWhatIsOutAndRepeatsNothing(t *testing.T) {
 	if len(p.requests()) >= n {
 		t.Fatal("all was sent before the last stop: the test proves nothing")
 	}
-	streamtest.Run(t, NewPlatform(k, p, 0).Run)
+	streamtest.Run(t, NewPlatform(k, p).Run)
 	outcomes(t, k, n)
 	times := map[string]int{}
 	for _, r := range p.requests() {
@@ -396,7 +396,7 @@ func TestPausedCampaignGoesOnAfterResume(t *testing.T) {
 	d := delivery("spring", "d", "w")
 	streamtest.Produce(t, k, onTopic(sendBulk, d))
 	p := &fakeProvider{platform: fcm, ceiling: 8, answer: func(context.Context, *Request) (*Answer, error) { return status(200) }}
-	streamtest.Run(t, NewPlatform(k, p, 0).Run)
+	streamtest.Run(t, NewPlatform(k, p).Run)
 	again, _ := deferred(t, k, 1)
 	campaign(t, k, "spring", pb.CampaignState_CAMPAIGN_STATE_RUNNING)
 	for _, r := range of(outcomes(t, k, 2), d) {

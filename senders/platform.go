@@ -13,19 +13,18 @@ import (
 // Platform is all that sends to one platform in one process: its lanes, its retry hop, its provider's tokens, and its own
 // view of the campaigns, so that it shares nothing with another platform.
 type Platform struct {
-	runs     *Runs
+	// Timeout is how long one request may take. 0 means 10 s. It is set before Run.
+	Timeout time.Duration
+
+	kafka    *stream.Kafka
 	provider Provider
+	runs     *Runs
 	retry    *Retry
-	lanes    []*Lane
 }
 
-// NewPlatform makes a platform's senders; timeout is how long one request may take (0: 10 s). They start with Run.
-func NewPlatform(k *stream.Kafka, p Provider, timeout time.Duration) *Platform {
-	s := &Platform{runs: NewRuns(k), provider: p, retry: NewRetry(k, p.Platform())}
-	for _, class := range schemas.Classes {
-		s.lanes = append(s.lanes, NewLane(Options{Kafka: k, Provider: p, Class: class, Runs: s.runs, Timeout: timeout}))
-	}
-	return s
+// NewPlatform makes a platform's senders. They start with Run.
+func NewPlatform(k *stream.Kafka, p Provider) *Platform {
+	return &Platform{kafka: k, provider: p, runs: NewRuns(k), retry: NewRetry(k, p.Platform())}
 }
 
 // Run sends until ctx is done, then waits for the answers that are out, and returns nil. Run it once.
@@ -54,7 +53,8 @@ func (s *Platform) Run(ctx context.Context) error {
 	}
 	lean(s.runs.Run)
 	lean(s.provider.Run)
-	for _, l := range s.lanes {
+	for _, class := range schemas.Classes {
+		l := NewLane(Options{Kafka: s.kafka, Provider: s.provider, Class: class, Runs: s.runs, Timeout: s.Timeout})
 		working.Go(func() error { return l.Run(ctx) })
 	}
 	working.Go(func() error { return s.retry.Run(ctx) })
