@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -148,8 +148,8 @@ func (t *trigger) deliveries(ctx context.Context, task *stream.Task, r *rule, e 
 // first says whether an event's id fires a rule for the first time. The record that did so is remembered with it: met
 // again after a crash it is still the first.
 func (t *trigger) first(ctx context.Context, task *stream.Task, r *rule, e *pb.Event) (bool, error) {
-	key := t.redis.Prefix + "fired:" + schemas.PlatformName(t.platform) + ":" + e.App + ":" + r.Name + ":" + e.Id
-	at := strconv.Itoa(int(task.Partition)) + "/" + strconv.FormatInt(task.Offset, 10)
+	key := firedKey(t.redis, t.platform, e.App, r.Name, e.Id)
+	at := coordinates(task.Partition, task.Offset)
 	set, err := t.redis.SetNX(ctx, key, at, firedFor).Result()
 	if err != nil || set {
 		return set, err
@@ -159,6 +159,15 @@ func (t *trigger) first(ctx context.Context, task *stream.Task, r *rule, e *pb.E
 		return true, nil // it was forgotten this very moment
 	}
 	return by == at, err
+}
+
+// firedKey is where it is remembered which record fired a rule for an event id.
+func firedKey(r *registry.Redis, p pb.Platform, app, rule, event string) string {
+	return strings.Join([]string{r.Prefix + "fired", schemas.PlatformName(p), app, rule, event}, ":")
+}
+
+func coordinates(partition int32, offset int64) string {
+	return fmt.Sprintf("%d/%d", partition, offset)
 }
 
 // eventVariables are what a rule's message may name of the event.

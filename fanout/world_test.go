@@ -92,11 +92,16 @@ func (w *world) start(instance string, rules ...Rule) (stop func()) {
 
 func (w *world) produce(topic string, key []byte, m proto.Message) {
 	w.Helper()
+	streamtest.Produce(w, w.kafka, record(w, topic, key, m))
+}
+
+func record(t testing.TB, topic string, key []byte, m proto.Message) *kgo.Record {
+	t.Helper()
 	value, err := proto.Marshal(m)
 	if err != nil {
-		w.Fatal(err)
+		t.Fatal(err)
 	}
-	streamtest.Produce(w, w.kafka, &kgo.Record{Topic: topic, Key: key, Value: value})
+	return &kgo.Record{Topic: topic, Key: key, Value: value}
 }
 
 // ask gives commands to campaign c1 of app shop. Their ids are their places in the test.

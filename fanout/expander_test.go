@@ -1,0 +1,80 @@
+package fanout
+
+import (
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream/streamtest"
+)
+
+func TestLaneThatDoesNotDrainKeepsItsWorkAsChunks(t *testing.T) {
+	w := newWorld(t, devices("shop", 90_000)...)
+	w.launched(running, 64, apns, fcm)
+	w.start("a")
+	// A reading every half second, and a chunk takes milliseconds: when the slower of two platforms, whose lane drains, is
+	// through, the other has stood still for long.
+	drain(w, fcm)
+	w.books(fcm, 64, 30_000)
+	if n := len(w.deliveries(apns, pb.Class_CLASS_BULK)); n < gateFloor || n > gateFloor+4*600 {
+		t.Errorf("%d deliveries on a lane that does not drain; the floor is %d", n, gateFloor)
+	}
+	drain(w, apns)
+	w.books(apns, 64, 30_000)
+}
+
+// drain is a lane that finishes whatever is there, until the test ends.
+func drain(w *world, p pb.Platform) {
+	topic := w.kafka.Topic(schemas.TopicSend(p, pb.Class_CLASS_BULK))
+	group := w.kafka.Prefix + "senders." + schemas.PlatformName(p) + ".bulk"
+	adm := kadm.NewClient(streamtest.Client(w, w.kafka))
+	go func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			ends, err := adm.ListEndOffsets(w.Context(), topic)
+			if err == nil {
+				_, err = adm.CommitOffsets(w.Context(), group, ends.Offsets())
+			}
+			select {
+			case <-w.Context().Done():
+				return
+			case <-tick.C:
+				if err != nil {
+					w.Errorf("drain: %v", err)
+					return
+				}
+			}
+		}
+	}()
+}
+
+func TestChunksOfAPausedRunLetOthersPass(t *testing.T) {
+	w := newWorld(t, devices("shop", 300)...)
+	w.launched(paused, schemas.Shards, apns)
+	var records []*kgo.Record
+	add := func(run string, index, total uint32) {
+		c := &pb.Chunk{App: "shop", Run: run, Platform: apns, Index: index, Total: total, EndShard: schemas.Shards / 4}
+		records = append(records, record(t, schemas.TopicChunks(apns), []byte("one partition"), c))
+	}
+	for i := range uint32(3 * queuedChunks) {
+		add("c1", 1+i, 3*queuedChunks+1)
+	}
+	c2 := definition()
+	c2.Id, c2.Epoch = "c2", 2
+	run(c2, time.Now())
+	w.produce(schemas.TopicCampaigns, schemas.Key("shop", "c2"), c2)
+	add("c2", 9999, 1)
+	streamtest.Produce(t, w.kafka, records...)
+	w.start("a")
+	if n := w.planned(apns, 1); n == 0 {
+		t.Error("a paused run was expanded")
+	}
+	w.ask(commands["cancel"])
+	w.campaign(is(cancelled))
+	w.planned(apns, 3*queuedChunks+2) // every chunk that was put back is there, and counted once
+}
