@@ -9,7 +9,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/belfry/belfry/registry/registrytest"
 	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream/streamtest"
 )
 
@@ -18,8 +20,8 @@ func deviceLine(i int) string {
 	return fmt.Sprintf(`{"id":"d-%07d","user":"u-%07d","platform":"apns","locale":"en-GB","app_version":"3.2.1","time_zone":"Europe/Paris","tags":["beta","news"],"attributes":{"first_name":"Ada","level":%d,"paying":true},"apns":{"token":"a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c%08x","environment":"production"}}`+"\n", i, i/2, i%100, i)
 }
 
-// BenchmarkBulkDevices sends devices through the API; BenchmarkBareProducer writes records of that size with nothing but
-// franz-go. One operation is one device.
+// BenchmarkBulkDevices sends devices through the API; BenchmarkBareProducer writes the same records with nothing but
+// franz-go. One operation is one device. On two shared cores, with client and embedded broker beside: 2.4 µs and 0.5 µs.
 func BenchmarkBulkDevices(b *testing.B) {
 	a := start(b)
 	var body bytes.Buffer
@@ -47,13 +49,18 @@ func BenchmarkBulkDevices(b *testing.B) {
 func BenchmarkBareProducer(b *testing.B) {
 	k := streamtest.Kafka(b)
 	client := streamtest.Client(b, k, kgo.MaxBufferedRecords(8192))
-	value := bytes.Repeat([]byte("x"), 200)
+	_, value := registrytest.Record(b, device("d-0000000", "u-0000000", onAPNs, func(d *pb.Device) {
+		d.Locale, d.AppVersion, d.TimeZone, d.Tags = "en-GB", "3.2.1", "Europe/Paris", []string{"beta", "news"}
+		d.Attributes = map[string]*pb.Value{
+			"first_name": {Kind: &pb.Value_Text{Text: "Ada"}}, "level": {Kind: &pb.Value_Number{Number: 12}},
+			"paying": {Kind: &pb.Value_Flag{Flag: true}},
+		}
+	}))
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range b.N {
-		client.Produce(b.Context(), &kgo.Record{
-			Topic: k.Topic(schemas.TopicDevices), Key: schemas.DeviceKey("shop", fmt.Sprintf("d-%07d", i)), Value: value,
-		}, func(_ *kgo.Record, err error) {
+		key := fmt.Appendf(nil, "shop/d-%07d", i)
+		client.Produce(b.Context(), &kgo.Record{Topic: k.Topic(schemas.TopicDevices), Key: key, Value: value}, func(_ *kgo.Record, err error) {
 			if err != nil {
 				b.Error(err)
 			}

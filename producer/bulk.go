@@ -113,7 +113,7 @@ func (s *Server) bulk(r *http.Request, w http.ResponseWriter, app string, parse 
 				return
 			}
 			if b := in.next(); len(b.ends) > 0 {
-				go b.parse(app, parse)
+				go b.parse(app, parse) // the next stage waits for it
 				read <- b
 			}
 		}
@@ -128,6 +128,14 @@ func (s *Server) bulk(r *http.Request, w http.ResponseWriter, app string, parse 
 	})
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
+	s.answer(w, control, written, cancel)
+	stages.Wait()
+	_ = control.SetWriteDeadline(time.Time{}) // the connection may live on
+}
+
+// answer answers batches until there are no more. When nobody hears the answers it ends the stream: what was read still
+// goes to Kafka, no more is read.
+func (s *Server) answer(w http.ResponseWriter, control *http.ResponseController, written <-chan *batch, end func()) {
 	var answers []byte
 	for b := range written {
 		b.acked.Wait()
@@ -139,11 +147,9 @@ func (s *Server) bulk(r *http.Request, w http.ResponseWriter, app string, parse 
 			err = control.Flush()
 		}
 		if err != nil {
-			cancel() // nobody hears the answers: what is on its way goes to Kafka, no more is read
+			end()
 		}
 	}
-	stages.Wait()
-	_ = control.SetWriteDeadline(time.Time{}) // the connection may live on
 }
 
 // produce hands a batch's records to Kafka in their order.

@@ -117,8 +117,11 @@ func (s *Server) removal(app, id string) *kgo.Record {
 // deviceLine reads one line of a bulk stream.
 func (s *Server) deviceLine(app string, line []byte) (*kgo.Record, string, message.Problems) {
 	var d BulkDevice
-	if problems := decodeLine(line, &d); len(problems) > 0 {
-		return nil, d.ID, problems
+	if !quickDevice(line, &d) {
+		d = BulkDevice{}
+		if problems := decodeLine(line, &d); len(problems) > 0 {
+			return nil, d.ID, problems
+		}
 	}
 	switch d.Op {
 	case "", "put":
