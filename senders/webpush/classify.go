@@ -70,21 +70,21 @@ func (p *Provider) Classify(r *senders.Request, a *senders.Answer, err error) se
 		return senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}
 	}
 	s := reason(a)
-	v := p.verdict(r.Destination, a.Status, s)
+	v := p.verdict(r, a.Status, s)
 	v.Code = s.code(a.Status)
 	v.After = exchange.RetryAfter(a.Header, time.Now())
 	return v
 }
 
 // verdict is provider-semantics 2.3, in its order.
-func (p *Provider) verdict(d senders.Destination, status int, s said) senders.Verdict {
+func (p *Provider) verdict(r *senders.Request, status int, s said) senders.Verdict {
 	switch {
 	case status >= 300 && status < 400:
 		return drop // never followed: it may lead anywhere
 	case status == http.StatusBadRequest:
-		return p.malformed(d, s)
+		return p.malformed(r.Destination, s)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return p.unauthorized(d, s)
+		return p.unauthorized(r, s.code(status))
 	case status == http.StatusNotFound, status == http.StatusGone:
 		return gone
 	case status == http.StatusNotAcceptable:
@@ -114,16 +114,19 @@ func (p *Provider) malformed(d senders.Destination, s said) senders.Verdict {
 	return drop
 }
 
-// unauthorized is a 401 or 403: our VAPID header, or one subscription that was made with another key. While others go
-// through it is the subscription; when none does it is the header; until that is known, the delivery waits.
-func (p *Provider) unauthorized(d senders.Destination, s said) senders.Verdict {
-	if s.Reason == appleBadToken || s.Reason == appleBadPublicKey {
+// unauthorized is a 401 or 403: our VAPID header, or one subscription that was made with another key. The answer is the
+// same, so the first time the delivery only waits. When it meets that again while others go through, it is the
+// subscription; when none does, it is the header.
+func (p *Provider) unauthorized(r *senders.Request, code string) senders.Verdict {
+	if code == appleBadToken || code == appleBadPublicKey {
 		return stop
 	}
-	switch p.history.Suspect(d) {
-	case exchange.Burst:
+	standing := p.history.Suspect(r.Destination)
+	again := r.Delivery.GetLastCode() == code
+	switch {
+	case standing == exchange.Burst:
 		return stop
-	case exchange.Proven:
+	case standing == exchange.Proven && again:
 		return drop
 	default:
 		return senders.Verdict{Next: senders.Later}

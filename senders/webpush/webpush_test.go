@@ -135,6 +135,7 @@ func TestConformance(t *testing.T) {
 	const (
 		nothing before = iota
 		success        // the origin accepted something just now
+		twice          // and this delivery met the same answer before
 		burst          // the same answer came 19 times in a row
 	)
 	tests := []struct {
@@ -154,12 +155,14 @@ func TestConformance(t *testing.T) {
 		{400, "", burst, "400", stop},
 		{400, `{"code":400,"errno":111}`, success, "400-111", drop},
 		{401, `{"code":401,"errno":109}`, nothing, "401-109", later},
-		{401, `{"code":401,"errno":109}`, success, "401-109", drop},
+		{401, `{"code":401,"errno":109}`, success, "401-109", later},
+		{401, `{"code":401,"errno":109}`, twice, "401-109", drop},
 		{401, `{"code":401,"errno":109}`, burst, "401-109", stop},
-		{403, "", success, "403", drop},
+		{403, "", success, "403", later},
+		{403, "", twice, "403", drop},
 		{403, "", burst, "403", stop},
 		{403, `{"reason":"BadJwtToken"}`, success, "BadJwtToken", stop},
-		{403, `{"reason":"VapidPkHashMismatch"}`, success, "VapidPkHashMismatch", drop},
+		{403, `{"reason":"VapidPkHashMismatch"}`, twice, "VapidPkHashMismatch", drop},
 		{400, `{"reason":"BadVapidPublicKey"}`, success, "BadVapidPublicKey", stop},
 		{400, `{"reason":"BadWebPushTopic"}`, success, "BadWebPushTopic", drop},
 		{404, `{"code":404,"errno":102}`, nothing, "404-102", gone},
@@ -191,7 +194,7 @@ func TestConformance(t *testing.T) {
 			})
 			p, m := serving(t, s), compile(t, &pb.Message{})
 			switch tt.before {
-			case success:
+			case success, twice:
 				send(t, p, delivery(s.URL+"/good"), m)
 			case burst:
 				for range 19 {
@@ -202,7 +205,11 @@ func TestConformance(t *testing.T) {
 			if tt.want != accepted {
 				tt.want.After = 9 * time.Second
 			}
-			if diff := cmp.Diff(tt.want, send(t, p, delivery(s.URL+"/bad"), m)); diff != "" {
+			d := delivery(s.URL + "/bad")
+			if tt.before == twice {
+				d.LastCode = tt.code
+			}
+			if diff := cmp.Diff(tt.want, send(t, p, d, m)); diff != "" {
 				t.Error(diff)
 			}
 		})
