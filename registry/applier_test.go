@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -74,6 +79,7 @@ func has(t *testing.T, g *registry.Registry, id string) func() bool {
 }
 
 func TestApplierFollowsTheTopic(t *testing.T) {
+	t.Parallel()
 	registrytest.Each(t, func(t *testing.T, r *registry.Redis) {
 		k := streamtest.Kafka(t)
 		g := registry.New(r)
@@ -159,65 +165,160 @@ func (s *said) count(words string) (n int) {
 	return n
 }
 
-// mortal is a Redis that the test can stop, and whose memory it can take.
-func mortal(t *testing.T) (*miniredis.Miniredis, *registry.Registry) {
+// mortal is a Redis that a test can stop and start again on its port.
+type mortal struct {
+	*registry.Registry
+	crash, restart func()
+	// forgets tells whether a crash takes its memory.
+	forgets bool
+}
+
+// eachMortal runs a test on the embedded Redis and, where redis-server is, on a real one that dies by SIGKILL.
+func eachMortal(t *testing.T, test func(t *testing.T, m *mortal)) {
+	t.Run("embedded", func(t *testing.T) {
+		server := miniredis.RunT(t)
+		test(t, &mortal{
+			Registry: opened(t, server.Addr()), crash: server.Close,
+			restart: func() {
+				if err := server.Restart(); err != nil {
+					t.Fatal(err)
+				}
+			},
+		})
+	})
+	t.Run("redis-server", func(t *testing.T) {
+		if _, err := exec.LookPath("redis-server"); err != nil {
+			t.Skip("redis-server is not installed")
+		}
+		s := &realRedis{t: t, dir: t.TempDir()}
+		address := s.start()
+		t.Cleanup(s.crash)
+		test(t, &mortal{Registry: opened(t, address), crash: s.crash, restart: func() { s.start() }, forgets: true})
+	})
+}
+
+func opened(t *testing.T, address string) *registry.Registry {
 	t.Helper()
-	server := miniredis.RunT(t)
-	r, err := registry.OpenRedis(registry.RedisConfig{Addresses: []string{server.Addr()}})
+	r, err := registry.OpenRedis(registry.RedisConfig{Addresses: []string{address}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	return server, registry.New(r)
+	return registry.New(r)
+}
+
+// realRedis is a server of scripts/redis.
+type realRedis struct {
+	t   *testing.T
+	dir string
+}
+
+func (s *realRedis) start() (address string) {
+	s.t.Helper()
+	out, err := exec.Command("../scripts/redis/redis-start", "--dir", s.dir).Output()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (s *realRedis) crash() { s.signal(syscall.SIGKILL) }
+
+func (s *realRedis) signal(sig syscall.Signal) {
+	pid, err := os.ReadFile(filepath.Join(s.dir, "nodes", "1", "pid"))
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	if err := syscall.Kill(n, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		s.t.Error(err)
+	}
 }
 
 func TestApplierOutlivesRedis(t *testing.T) {
-	k := streamtest.Kafka(t)
-	log := new(said)
-	k.Log = slog.New(slog.NewTextHandler(log, nil))
-	server, g := mortal(t)
-	run(t, k, g)
-	produce(t, k, registered(t, device("a", apns)))
-	eventually(t, "a is applied", has(t, g, "a"))
+	t.Parallel()
+	eachMortal(t, func(t *testing.T, m *mortal) {
+		k := streamtest.Kafka(t)
+		log := new(said)
+		k.Log = slog.New(slog.NewTextHandler(log, nil))
+		run(t, k, m.Registry)
+		produce(t, k, registered(t, device("a", apns)))
+		eventually(t, "a is applied", has(t, m.Registry, "a"))
 
-	server.Close()
-	// Of several partitions, so that several wait.
-	produce(t, k, registered(t, device("b", apns)), registered(t, device("c", fcm)), registered(t, device("d", webpush)))
-	eventually(t, "it says so", func() bool { return log.count("cannot be written") > 0 })
-	if err := server.Restart(); err != nil {
-		t.Fatal(err)
-	}
-	for _, id := range []string{"a", "b", "c", "d"} {
-		eventually(t, id+" is there", has(t, g, id))
-	}
-	eventually(t, "it says that it is over", func() bool { return log.count("answers again") == 1 })
-	if n := log.count("cannot be written"); n != 1 {
-		t.Errorf("it complained %d times of one outage", n)
-	}
+		m.crash()
+		// Of several partitions, so that several wait.
+		produce(t, k, registered(t, device("b", apns)), registered(t, device("c", fcm)), registered(t, device("d", webpush)))
+		eventually(t, "it says so", func() bool { return log.count("cannot be written") > 0 })
+		m.restart()
+		for _, id := range []string{"a", "b", "c", "d"} {
+			eventually(t, id+" is there", has(t, m.Registry, id))
+		}
+		eventually(t, "it says that it is over", func() bool { return log.count("answers again") == 1 })
+		if n := log.count("cannot be written"); n != 1 {
+			t.Errorf("it complained %d times of one outage", n)
+		}
+		if n := log.count("is rebuilt from Kafka"); m.forgets != (n == 2) {
+			t.Errorf("it was rebuilt %d times; memory was lost: %v", n, m.forgets)
+		}
+	})
 }
 
 func TestApplierStopsWhileRedisIsAway(t *testing.T) {
+	t.Parallel()
+	eachMortal(t, func(t *testing.T, m *mortal) {
+		k := streamtest.Kafka(t)
+		k.Log = slog.New(slog.DiscardHandler)
+		stop := run(t, k, m.Registry)
+		produce(t, k, registered(t, device("a", apns)))
+		eventually(t, "a is applied", has(t, m.Registry, "a"))
+		m.crash()
+		produce(t, k, registered(t, device("b", apns)))
+		stop()
+
+		m.restart()
+		run(t, k, m.Registry)
+		eventually(t, "b was not skipped", has(t, m.Registry, "b"))
+		eventually(t, "a is there", has(t, m.Registry, "a"))
+	})
+}
+
+// A Redis that hangs answers nothing and refuses nothing.
+func TestApplierStopsWhileRedisHangs(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed")
+	}
+	s := &realRedis{t: t, dir: t.TempDir()}
+	g := opened(t, s.start())
+	t.Cleanup(s.crash)
 	k := streamtest.Kafka(t)
-	k.Log = slog.New(slog.DiscardHandler)
-	server, g := mortal(t)
+	log := new(said)
+	k.Log = slog.New(slog.NewTextHandler(log, nil))
 	stop := run(t, k, g)
 	produce(t, k, registered(t, device("a", apns)))
 	eventually(t, "a is applied", has(t, g, "a"))
-	server.Close()
+	s.signal(syscall.SIGSTOP)
 	produce(t, k, registered(t, device("b", apns)))
+	eventually(t, "it says that nothing answers", func() bool { return log.count("cannot be written") > 0 })
 	stop()
-
-	// Nothing was skipped.
-	if err := server.Restart(); err != nil {
-		t.Fatal(err)
+	if log.count("did not end in time") > 0 {
+		t.Error("its tasks were not given back before the partitions had to go")
 	}
+	s.signal(syscall.SIGCONT)
 	run(t, k, g)
-	eventually(t, "b is applied", has(t, g, "b"))
+	eventually(t, "b was not skipped", has(t, g, "b"))
 }
 
 func TestApplierRebuildsWhatRedisLost(t *testing.T) {
+	t.Parallel()
 	k := streamtest.Kafka(t)
-	server, g := mortal(t)
+	server := miniredis.RunT(t)
+	g := opened(t, server.Addr())
 	run(t, k, g)
 	produce(t, k, registered(t, device("a", apns)), registered(t, device("b", fcm)))
 	eventually(t, "both are applied", func() bool { return has(t, g, "a")() && has(t, g, "b")() })

@@ -15,6 +15,7 @@ import (
 )
 
 func TestRebuild(t *testing.T) {
+	t.Parallel()
 	registrytest.Each(t, func(t *testing.T, r *registry.Redis) {
 		ctx := t.Context()
 		k := streamtest.Kafka(t)
@@ -59,6 +60,7 @@ func TestRebuild(t *testing.T) {
 }
 
 func TestOnlyOneRebuilds(t *testing.T) {
+	t.Parallel()
 	k := streamtest.Kafka(t)
 	g := registry.New(registrytest.Redis(t))
 	produce(t, k, registered(t, device("a", apns)))
@@ -84,6 +86,7 @@ func TestOnlyOneRebuilds(t *testing.T) {
 
 // A rebuild that is stopped leaves the view unbuilt, and the way free for the next.
 func TestRebuildStopped(t *testing.T) {
+	t.Parallel()
 	k := streamtest.Kafka(t)
 	g := registry.New(registrytest.Redis(t))
 	produce(t, k, registered(t, device("a", apns)), registered(t, device("b", apns)))
