@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -235,12 +237,12 @@ func TestWhatGoesOnTheWire(t *testing.T) {
 	type seen struct {
 		header http.Header
 		path   string
-		body   map[string]any
+		raw    []byte
 	}
 	var got seen
 	s := exchangetest.Serve(t, func(_ http.ResponseWriter, r *http.Request) {
-		got = seen{header: r.Header, path: r.URL.Path}
-		_ = json.NewDecoder(r.Body).Decode(&got.body)
+		b, _ := io.ReadAll(r.Body)
+		got = seen{header: r.Header, path: r.URL.Path, raw: b}
 	})
 	c := config(t, s.URL, s.CA)
 	pemKey, key := newKey(t)
@@ -265,10 +267,17 @@ func TestWhatGoesOnTheWire(t *testing.T) {
 	if got.path != "/3/device/abcd01" {
 		t.Errorf("path %s", got.path)
 	}
+	if !bytes.Contains(got.raw, []byte("a < b & c")) {
+		t.Errorf("the payload grew on its way: %s", got.raw)
+	}
+	var body map[string]any
+	if err := json.Unmarshal(got.raw, &body); err != nil {
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff(map[string]any{
 		"aps": map[string]any{"alert": map[string]any{"title": "Hi Ada", "body": "a < b & c"}, "mutable-content": 1.0},
 		"k":   "v", "image": "https://img.example/x.png", "link": "https://example.com/?a=1&b=2",
-	}, got.body); diff != "" {
+	}, body); diff != "" {
 		t.Error(diff)
 	}
 	bearer := strings.TrimPrefix(got.header.Get("Authorization"), "bearer ")

@@ -3,6 +3,7 @@ package exchange
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -75,20 +76,15 @@ func NewClient(dial func() *http.Transport) *Client {
 	return c
 }
 
-// HTTP wraps the client for a library. Redirects are not followed: no push service has any to make, and a subscription's
-// endpoint is a stranger's word.
-func (c *Client) HTTP() *http.Client {
-	return &http.Client{
-		Transport:     c,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
+// HTTP wraps the client for a library. No redirect is followed: it never sees one. No push service has any to make, and a
+// subscription's endpoint is a stranger's word.
+func (c *Client) HTTP() *http.Client { return &http.Client{Transport: c} }
 
 // RoundTrip does the exchange that rides in the request's context.
 func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	x, ok := req.Context().Value(exchangeKey{}).(*Exchange)
 	if !ok {
-		return c.current.Load().RoundTrip(req)
+		return nil, errors.New("the request carries no exchange")
 	}
 	out := req.Clone(req.Context())
 	if x.Prepare != nil {

@@ -13,8 +13,8 @@ const (
 	dialTimeout = 10 * time.Second
 	// pingAfter is the silence after which a connection is asked whether it lives, and pongWithin how long it has to say
 	// so. Together they are how long a connection cut without a word can keep deliveries waiting.
-	pingAfter  = 15 * time.Second
-	pongWithin = 10 * time.Second
+	pingAfter  = 10 * time.Second
+	pongWithin = 5 * time.Second
 	// idleFor is long because Apple asks to keep connections for hours, and takes opening and closing for an attack.
 	idleFor = time.Hour
 )
@@ -47,6 +47,11 @@ func HTTP2(c *tls.Config) *http.Transport {
 		MaxConnsPerHost:    1,
 		IdleConnTimeout:    idleFor,
 		DisableCompression: true,
-		HTTP2:              &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pongWithin},
+		HTTP2:              Pings(),
 	}
+}
+
+// Pings finds out connections that were cut without a word.
+func Pings() *http.HTTP2Config {
+	return &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pongWithin}
 }

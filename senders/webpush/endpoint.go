@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/belfry/belfry/senders/exchange"
 )
 
 // A subscription's endpoint is a URL that a stranger's browser names and we then post to. So it may lead to no host of
@@ -126,7 +128,7 @@ func (a allowed) transport(config *tls.Config) *http.Transport {
 		IdleConnTimeout:        5 * time.Minute,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+		HTTP2:                  exchange.Pings(),
 	}
 }
 
