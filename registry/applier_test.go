@@ -253,13 +253,13 @@ func TestApplierOutlivesRedis(t *testing.T) {
 		m.crash()
 		// Of several partitions, so that several wait.
 		produce(t, k, registered(t, device("b", apns)), registered(t, device("c", fcm)), registered(t, device("d", webpush)))
-		eventually(t, "it says so", func() bool { return log.count("cannot be written") > 0 })
+		eventually(t, "it says so", func() bool { return log.count("cannot use Redis") > 0 })
 		m.restart()
 		for _, id := range []string{"a", "b", "c", "d"} {
 			eventually(t, id+" is there", has(t, m.Registry, id))
 		}
-		eventually(t, "it says that it is over", func() bool { return log.count("answers again") == 1 })
-		if n := log.count("cannot be written"); n != 1 {
+		eventually(t, "it says that it is over", func() bool { return log.count("can use Redis again") == 1 })
+		if n := log.count("cannot use Redis"); n != 1 {
 			t.Errorf("it complained %d times of one outage", n)
 		}
 		if n := log.count("is rebuilt from Kafka"); m.forgets != (n == 2) {
@@ -304,7 +304,7 @@ func TestApplierStopsWhileRedisHangs(t *testing.T) {
 	eventually(t, "a is applied", has(t, g, "a"))
 	s.signal(syscall.SIGSTOP)
 	produce(t, k, registered(t, device("b", apns)))
-	eventually(t, "it says that nothing answers", func() bool { return log.count("cannot be written") > 0 })
+	eventually(t, "it says that nothing answers", func() bool { return log.count("cannot use Redis") > 0 })
 	stop()
 	if log.count("did not end in time") > 0 {
 		t.Error("its tasks were not given back before the partitions had to go")

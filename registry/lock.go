@@ -25,17 +25,13 @@ var (
 
 var errLockLost = errors.New("the rebuild was held up for so long that another may have begun; run it again")
 
-// take takes the lock and with it the view away from its readers.
 func (l *lock) take(ctx context.Context) error {
 	taken, err := l.g.redis.SetNX(ctx, l.g.lockKey(), l.name, lockTime).Result()
-	if err == nil && !taken {
-		return ErrRebuilding
-	}
-	if err == nil {
-		err = l.g.redis.Del(ctx, l.g.builtKey()).Err()
-	}
 	if err != nil {
 		return fmt.Errorf("lock the registry: redis: %w", err)
+	}
+	if !taken {
+		return ErrRebuilding
 	}
 	return nil
 }

@@ -28,14 +28,14 @@ func (o *outage) retry(ctx context.Context, do func() error) error {
 		err := do()
 		if err == nil || ctx.Err() != nil {
 			if failed && o.waiting.Add(-1) == 0 && err == nil {
-				o.log.Info("the registry in Redis answers again")
+				o.log.Info("the registry can use Redis again")
 			}
 			return ctx.Err()
 		}
 		if !failed && !errors.Is(err, ErrNotBuilt) {
 			failed = true
 			if o.waiting.Add(1) == 1 {
-				o.log.Warn("the registry in Redis cannot be written; trying until it can", "err", err)
+				o.log.Warn("the registry cannot use Redis; nothing is skipped, it tries until it can", "err", err)
 			}
 		}
 		select {

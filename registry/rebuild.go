@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"golang.org/x/sync/errgroup"
 
@@ -43,12 +42,13 @@ func Rebuild(ctx context.Context, k *stream.Kafka, g *Registry, progress func(do
 		keeper.Wait()
 		err = errors.Join(err, lock.free(context.WithoutCancel(ctx)))
 	}()
-	if err := g.clear(ctx); err != nil {
-		return fmt.Errorf("remove the old registry from Redis: %w", err)
-	}
+	// Kafka is asked first: without it the old view stays.
 	total, err := deviceRecords(ctx, k)
 	if err != nil {
 		return fmt.Errorf("find the end of %s: %w", k.Topic(schemas.TopicDevices), err)
+	}
+	if err := g.clear(ctx); err != nil {
+		return fmt.Errorf("remove the old registry from Redis: %w", err)
 	}
 	b := builder{g: g, outage: outage{log: k.Log}, total: total, progress: progress}
 	if err := b.run(ctx, k); err != nil {
@@ -164,29 +164,5 @@ func (b *builder) told(n int64) {
 	b.progress(done, b.total)
 }
 
-// clear removes every device from every master.
-func (g *Registry) clear(ctx context.Context) error {
-	if cluster, ok := g.redis.UniversalClient.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return g.clearNode(ctx, node) })
-	}
-	return g.clearNode(ctx, g.redis.UniversalClient)
-}
-
-func (g *Registry) clearNode(ctx context.Context, node redis.Cmdable) error {
-	for cursor := uint64(0); ; {
-		keys, next, err := node.Scan(ctx, cursor, g.devicesKey()+"*", readBatch).Result()
-		if err != nil {
-			return err
-		}
-		pipe := node.Pipeline()
-		for _, k := range keys {
-			pipe.Unlink(ctx, k) // one each: keys of several slots cannot share a command
-		}
-		if err := exec(ctx, pipe); err != nil {
-			return err
-		}
-		if cursor = next; cursor == 0 {
-			return nil
-		}
-	}
-}
+// clear removes every device.
+func (g *Registry) clear(ctx context.Context) error { return g.redis.remove(ctx, g.devicesKey()) }

@@ -104,3 +104,15 @@ func TestRebuildStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestRebuildWithoutKafkaKeepsTheView(t *testing.T) {
+	t.Parallel()
+	k := streamtest.Kafka(t, streamtest.Topic{Name: "other", Partitions: 1})
+	g := registrytest.Registry(t, registrytest.Redis(t), device("a", apns))
+	if err := registry.Rebuild(t.Context(), k, g, nil); err == nil {
+		t.Error("it was rebuilt from a topic that does not exist")
+	}
+	if !has(t, g, "a")() {
+		t.Error("a rebuild that could not begin removed the old view")
+	}
+}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -103,4 +104,34 @@ func (r *Redis) Close() error {
 		r.server.Close()
 	}
 	return err
+}
+
+// RemoveAll removes every key of this installation.
+func (r *Redis) RemoveAll(ctx context.Context) error { return r.remove(ctx, r.Prefix) }
+
+// remove removes the keys that begin so, from every master.
+func (r *Redis) remove(ctx context.Context, prefix string) error {
+	if cluster, ok := r.UniversalClient.(*redis.ClusterClient); ok {
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return removeFrom(ctx, node, prefix) })
+	}
+	return removeFrom(ctx, r.UniversalClient, prefix)
+}
+
+func removeFrom(ctx context.Context, node redis.Cmdable, prefix string) error {
+	for cursor := uint64(0); ; {
+		keys, next, err := node.Scan(ctx, cursor, prefix+"*", readBatch).Result()
+		if err != nil {
+			return err
+		}
+		pipe := node.Pipeline()
+		for _, k := range keys {
+			pipe.Unlink(ctx, k) // one each: keys of several slots cannot share a command
+		}
+		if err := exec(ctx, pipe); err != nil {
+			return err
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/registry"
@@ -105,23 +104,7 @@ func Record(t testing.TB, d *pb.Device) (key, value []byte) {
 func remove(t testing.TB, r *registry.Redis) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	clear := func(ctx context.Context, node *redis.Client) error {
-		keys := node.Scan(ctx, 0, r.Prefix+"*", 1000).Iterator()
-		for keys.Next(ctx) {
-			if err := node.Unlink(ctx, keys.Val()).Err(); err != nil {
-				return err
-			}
-		}
-		return keys.Err()
-	}
-	var err error
-	switch c := r.UniversalClient.(type) {
-	case *redis.ClusterClient:
-		err = c.ForEachMaster(ctx, clear)
-	case *redis.Client:
-		err = clear(ctx, c)
-	}
-	if err != nil {
+	if err := r.RemoveAll(ctx); err != nil {
 		t.Errorf("remove the test's keys: %v", err)
 	}
 }
