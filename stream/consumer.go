@@ -169,6 +169,8 @@ func (s *session) open(ctx context.Context) error {
 			kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 			kgo.FetchMaxBytes(4<<20),
 			kgo.FetchMaxPartitionBytes(512<<10),
+			// A partition that is resumed joins the next fetch only, and an idle one may take as long as this.
+			kgo.FetchMaxWait(commitEvery),
 			kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 			// A committed position that the log no longer has is work that retention ate: stop there, never jump.
 			kgo.ConsumeResetOffset(kgo.NoResetOffset()),

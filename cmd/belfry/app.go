@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -35,7 +37,9 @@ type app struct {
 	kafka *stream.Kafka
 	redis *registry.Redis
 	roles []role
-	close []func()
+	// address is where the API listens, if it does.
+	address string
+	close   []func()
 }
 
 type role struct {
@@ -154,6 +158,16 @@ func (a *app) producer() (runner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
+	a.address = listener.Addr().String()
+	if a.cfg.TLS.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(a.cfg.TLS.CertFile, a.cfg.TLS.KeyFile)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("tls.cert_file, tls.key_file: %w", err), listener.Close())
+		}
+		listener = tls.NewListener(listener, &tls.Config{
+			Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		})
+	}
 	o := producer.Options{
 		Listener: listener, Kafka: a.kafka, Redis: a.redis, Version: version, Log: a.log,
 		Keys: map[string][]producer.Key{}, AllowHosts: map[string][]string{},
@@ -256,7 +270,9 @@ func (a *app) senders(p senders.Provider, err error) (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return senders.NewPlatform(a.kafka, p), nil
+	platform := senders.NewPlatform(a.kafka, p)
+	platform.Timeout = a.cfg.Senders.Timeout
+	return platform, nil
 }
 
 // readFiles reads each named file; an empty name gives nil.
@@ -273,4 +289,3 @@ func readFiles(names ...string) ([][]byte, error) {
 	}
 	return contents, nil
 }
-

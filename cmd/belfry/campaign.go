@@ -333,4 +333,3 @@ func printBooks(out io.Writer, platforms map[string]producer.PlatformProgress, a
 	row("all", all)
 	return t.Flush()
 }
-

@@ -37,7 +37,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		serveCommand(), checkCommand(), topicsCommand(), rebuildCommand(),
-		simulateCommand(), versionCommand(),
+		simulateCommand(), demoCommand(), versionCommand(),
 	)
 	root.AddCommand(clientCommands()...)
 	return root
