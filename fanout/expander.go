@@ -65,7 +65,7 @@ func newExpander(p pb.Platform, f *Fanout) *expander {
 		queued: map[int32]int{}, assignments: map[int32]uint64{}, emitted: map[int32][]int64{},
 	}
 	e.gate = &gate{
-		kafka: f.o.Kafka, platform: p, lanes: f.lanes, budget: f.o.Budget,
+		kafka: f.o.Kafka, platform: p, lanes: f.lanes, budget: f.o.Budget, uncommitted: e.waiting,
 		patience: &patience{log: log}, now: f.o.Now,
 	}
 	e.consumer = stream.NewConsumer(f.o.Kafka, stream.Options{
@@ -302,6 +302,13 @@ func (e *expander) expanded(w *work, planned int64) {
 	if e.assignments[w.task.Partition] == w.task.Assignment() {
 		e.emitted[w.task.Partition] = append(e.emitted[w.task.Partition], planned)
 	}
+}
+
+// waiting is uncommitted for who does not hold mu.
+func (e *expander) waiting() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.uncommitted()
 }
 
 // uncommitted is how many deliveries are done and wait for their commit. A commit covers all that is done when it begins,

@@ -204,6 +204,8 @@ func TestUnreadableRecordsAreDeadOnceAndTheRestGoesOn(t *testing.T) {
 		w.produce(schemas.TopicChunks(apns), []byte("one partition"), chunk)
 	}
 	w.planned(apns, c.Chunks["apns"]+2)
+	letters := 3 // of commands, on partitions of their own
+	streamtest.Read(t, w.kafka, func(*kgo.Record) bool { letters--; return letters > 0 }, schemas.TopicDeadOf(schemas.TopicCommands))
 	stop()
 	w.start("a")
 	w.ask(commands["pause"])

@@ -31,17 +31,21 @@ type gate struct {
 	platform pb.Platform
 	lanes    *lanes
 	budget   time.Duration
-	patience *patience
-	now      func() time.Time
+	// uncommitted is how many deliveries are expanded and wait for their commit.
+	uncommitted func() int64
+	patience    *patience
+	now         func() time.Time
 
 	mu      sync.Mutex // guards all below
 	backlog int64
 	read    time.Time
 	// expanding is an estimate of what is being expanded now.
 	expanding int64
-	// expanded counts what was expanded since the last reading, and in the interval before that. Kafka shows deliveries
-	// once their commit has begun, so the interval before may be missing in the last reading. Counting it twice is safe.
-	expanded, before int64
+	// A reading shows what was committed when Kafka was asked. To it come the deliveries that waited for their commit just
+	// before, and those expanded since. asking holds both for the reading that is under way. What its commit overtakes
+	// is counted twice until the next reading, which is safe.
+	waited, expanded int64
+	asking           struct{ waited, expanded int64 }
 	// partitions is how many the chunk topic has.
 	partitions int
 }
@@ -52,7 +56,7 @@ func (g *gate) open() bool {
 	allowed := max(gateFloor, int64(g.budget.Seconds()*g.lanes.drainRate(g.platform, now)))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return now.Sub(g.read) < gateLife && g.backlog+g.expanding+g.expanded+g.before < allowed
+	return now.Sub(g.read) < gateLife && g.backlog+g.waited+g.expanded+g.expanding < allowed
 }
 
 // begin counts a chunk that is being expanded, by its estimate; done counts what it became.
@@ -67,13 +71,25 @@ func (g *gate) done(estimate, planned int64) {
 	defer g.mu.Unlock()
 	g.expanding -= estimate
 	g.expanded += planned
+	g.asking.expanded += planned
+}
+
+// ask begins a reading.
+func (g *gate) ask() {
+	g.mu.Lock()
+	g.asking.expanded = 0
+	g.mu.Unlock()
+	waited := g.uncommitted() // after that, so that nothing falls between
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asking.waited = waited
 }
 
 func (g *gate) reading(backlog int64, partitions int, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.backlog, g.read, g.partitions = backlog, now, partitions
-	g.before, g.expanded = g.expanded, 0
+	g.waited, g.expanded = g.asking.waited, g.asking.expanded
 }
 
 // chunkPartitions is how many partitions the platform's chunk topic has.
@@ -95,7 +111,7 @@ func (g *gate) run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		what := "ask Kafka for the backlog of the lane " + schemas.PlatformName(g.platform) + "/bulk"
-		if g.patience.try(ctx, what, func() error { return g.ask(ctx, adm) }) != nil {
+		if g.patience.try(ctx, what, func() error { return g.measure(ctx, adm) }) != nil {
 			return nil // ctx is over
 		}
 		select {
@@ -106,11 +122,12 @@ func (g *gate) run(ctx context.Context) error {
 	}
 }
 
-// ask reads how far the lane's group is behind the end of its topic. What is there without a committed offset is all to
+// measure reads how far the lane's group is behind the end of its topic. What is there without a committed offset is all to
 // be done.
-func (g *gate) ask(ctx context.Context, adm *kadm.Client) error {
+func (g *gate) measure(ctx context.Context, adm *kadm.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, gateLife)
 	defer cancel()
+	g.ask()
 	topic := g.kafka.Topic(schemas.TopicSend(g.platform, pb.Class_CLASS_BULK))
 	chunks := g.kafka.Topic(schemas.TopicChunks(g.platform))
 	group := g.kafka.Prefix + "senders." + schemas.PlatformName(g.platform) + "." + schemas.ClassName(pb.Class_CLASS_BULK)

@@ -26,7 +26,11 @@ func bulk(p pb.Platform, at time.Time, rate float64, destinations ...*pb.Destina
 func TestGateFollowsTheLanesDrain(t *testing.T) {
 	now := epoch
 	l := &lanes{byKey: map[string]*pb.LaneStatus{}}
-	g := &gate{platform: fcm, lanes: l, budget: 30 * time.Second, now: func() time.Time { return now }}
+	var uncommitted int64
+	g := &gate{
+		platform: fcm, lanes: l, budget: 30 * time.Second,
+		uncommitted: func() int64 { return uncommitted }, now: func() time.Time { return now },
+	}
 	if g.open() {
 		t.Error("open before anything is known of the backlog")
 	}
@@ -56,10 +60,15 @@ func TestGateFollowsTheLanesDrain(t *testing.T) {
 	if g.open() {
 		t.Error("what was expanded since the reading does not count")
 	}
-	g.reading(44_950, 12, now)
+	uncommitted = 50
+	g.ask()
+	g.done(0, 60)
+	g.reading(44_890, 12, now)
 	if g.open() {
-		t.Error("what was expanded before the reading, and may not show in it, does not count")
+		t.Error("what was not committed when Kafka was asked, or expanded since, does not count")
 	}
+	uncommitted = 0
+	g.ask()
 	g.reading(44_999, 12, now)
 	if !g.open() {
 		t.Error("what shows by now is counted twice for ever")

@@ -10,6 +10,8 @@ import (
 const (
 	firstWait = 100 * time.Millisecond
 	maxWait   = 5 * time.Second
+	// silence is how long a failure may last before it is worth a word: an election or a reconnection is not.
+	silence = 2 * time.Second
 )
 
 // patience does what needs Redis or Kafka until it works, and says once that it does not, and once that it does again.
@@ -20,6 +22,7 @@ type patience struct {
 
 // try returns nil once do has worked, or ctx's error when that is over.
 func (p *patience) try(ctx context.Context, what string, do func() error) error {
+	began := time.Now()
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
 		err := do()
 		if ctx.Err() != nil {
@@ -31,7 +34,7 @@ func (p *patience) try(ctx context.Context, what string, do func() error) error 
 			}
 			return nil
 		}
-		if p.failing.CompareAndSwap(false, true) {
+		if time.Since(began) > silence && p.failing.CompareAndSwap(false, true) {
 			p.log.Error("cannot "+what+", trying until it works", "err", err)
 		}
 		select {
