@@ -21,7 +21,9 @@ func deviceLine(i int) string {
 }
 
 // BenchmarkBulkDevices sends devices through the API; BenchmarkBareProducer writes the same records with nothing but
-// franz-go. One operation is one device. On two shared cores, with client and embedded broker beside: 2.4 µs and 0.5 µs.
+// franz-go. One operation is one device. On two
+// shared cores, with client and embedded broker beside: 2.4 µs and 0.5 µs; of processor time about 5 µs (with the
+// client's) and 0.9 µs, of which reading JSON is a fifth and encoding protobuf a quarter.
 func BenchmarkBulkDevices(b *testing.B) {
 	a := start(b)
 	var body bytes.Buffer

@@ -25,10 +25,13 @@ import (
 // channels between them bound what a stream holds; a client that does not read its answers stops the last stage, and so
 // the first.
 const (
-	maxLine     = 64 << 10
-	batchLines  = 256
-	batchBytes  = 64 << 10
-	batchQueue  = 8
+	maxLine    = 64 << 10
+	batchLines = 256
+	batchBytes = 64 << 10
+	// parseQueue lets every core parse. writeQueue keeps 8,192 lines on their way to Kafka, some 8 MB, so that its latency
+	// does not set the pace.
+	parseQueue  = 4
+	writeQueue  = 32
 	streamStall = time.Minute // a client may keep a stream waiting this long, either way
 )
 
@@ -102,7 +105,7 @@ func (s *Server) bulk(r *http.Request, w http.ResponseWriter, app string, parse 
 	defer context.AfterFunc(s.stopping, cancel)()
 	defer context.AfterFunc(ctx, func() { _ = control.SetReadDeadline(time.Unix(1, 0)) })()
 
-	read, written := make(chan *batch, batchQueue), make(chan *batch, batchQueue)
+	read, written := make(chan *batch, parseQueue), make(chan *batch, writeQueue)
 	var stages sync.WaitGroup
 	stages.Go(func() {
 		defer close(read)

@@ -239,7 +239,7 @@ func TestStreamThatIsStoppedAnswersWhatItTook(t *testing.T) {
 
 func TestTooManyStreamsAreToldToWait(t *testing.T) {
 	a := start(t)
-	for range 16 {
+	for range 8 {
 		body, send := io.Pipe()
 		r, err := http.NewRequestWithContext(t.Context(), "POST", a.url+"/v1/devices/bulk", body)
 		if err != nil {

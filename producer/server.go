@@ -30,8 +30,8 @@ const (
 	stopTimeout   = 15 * time.Second
 	// lookTimeout bounds one question to Redis.
 	lookTimeout = 3 * time.Second
-	// maxStreams bounds the bulk streams at once: each may hold a few MB and some thousand records on their way.
-	maxStreams = 16
+	// maxStreams bounds the bulk streams at once: each may hold some 10 MB.
+	maxStreams = 8
 	// retryAfter is what a refused client is told to wait.
 	retryAfter = 5 * time.Second
 )
