@@ -29,9 +29,10 @@ func (e *expander) expand(w *work) int64 {
 	}
 	var outs []stream.Output
 	err = e.patience.try(w.ctx, "read the devices of a chunk", func() error {
+		room := min(w.chunk.Estimate, 2*chunkDevices)
 		x := expansion{campaign: c.Campaign, recipe: recipe, platform: e.platform, now: e.now()}
-		x.outs = make([]stream.Output, 0, w.chunk.Estimate+w.chunk.Estimate/16+1)
-		x.seen = make(map[string]struct{}, w.chunk.Estimate)
+		x.outs = make([]stream.Output, 0, room+1) // and the count
+		x.seen = make(map[string]struct{}, room)
 		err := e.devices(w.ctx, w.chunk, x.add)
 		outs = x.outs
 		return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -175,5 +174,4 @@ func begin(c *pb.Campaign, chunks map[pb.Platform][]*pb.Chunk, now time.Time) {
 	if len(c.Chunks) == 0 {
 		end(c, pb.CampaignState_CAMPAIGN_STATE_FINISHED, "no device of its audience is registered", now)
 	}
-	slices.Sort(c.Settled)
 }

@@ -215,7 +215,9 @@ type realRedis struct {
 
 func (s *realRedis) start() (address string) {
 	s.t.Helper()
-	out, err := exec.Command("../scripts/redis/redis-start", "--dir", s.dir).Output()
+	command := exec.Command("../scripts/redis/redis-start", "--dir", s.dir)
+	command.Stderr = s.t.Output()
+	out, err := command.Output()
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
@@ -37,6 +38,9 @@ type Redis struct {
 
 	server *miniredis.Miniredis
 }
+
+// The library writes each dial that failed to standard error, beside returning it.
+func init() { logging.Disable() }
 
 // OpenRedis makes the client. It does not connect: whoever uses it first does, and retries as it sees fit.
 func OpenRedis(c RedisConfig) (*Redis, error) {

@@ -175,6 +175,9 @@ func (d *demo) configure(dir string) (*config.Config, error) {
 	if len(d.redis) > 0 {
 		cfg.Redis.Prefix = name + ":"
 	}
+	// A request that waits out the stall is answered, and not sent again: a timeout leaves it unknown whether the provider
+	// took it, and then the receipts would rightly show some twice.
+	cfg.Senders.Timeout = 2 * stallFor
 	return cfg, cfg.Validate()
 }
 
