@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,6 +48,8 @@ type expander struct {
 	patience  *patience
 	log       *slog.Logger
 	now       func() time.Time
+	// owned is how many partitions this instance has.
+	owned atomic.Int32
 
 	mu          sync.Mutex // guards all below
 	queue       fairQueue
@@ -315,7 +318,9 @@ func (e *expander) waiting() int64 {
 // so of each partition it is the last chunks that wait, as many as its window says. mu is held.
 func (e *expander) uncommitted() int64 {
 	var n int64
-	for _, s := range e.consumer.Stats() {
+	stats := e.consumer.Stats()
+	e.owned.Store(int32(len(stats)))
+	for _, s := range stats {
 		of := e.emitted[s.Partition]
 		of = of[max(0, len(of)-(s.Held-s.Unfinished)):]
 		for _, planned := range of {

@@ -103,7 +103,7 @@ func (f *Fanout) share(c *pb.Campaign) float64 {
 		if c.Chunks[schemas.PlatformName(p)] == 0 || settled(c, p) {
 			continue
 		}
-		owned += len(e.consumer.Stats())
+		owned += int(e.owned.Load())
 		all += e.gate.chunkPartitions()
 	}
 	if all == 0 {
