@@ -133,7 +133,6 @@ func (s *Server) bulk(r *http.Request, w http.ResponseWriter, app string, parse 
 	w.WriteHeader(http.StatusOK)
 	s.answer(w, control, written, cancel)
 	stages.Wait()
-	_ = control.SetWriteDeadline(time.Time{}) // the connection may live on
 }
 
 // answer answers batches until there are no more. When nobody hears the answers it ends the stream: what was read still

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -56,7 +57,7 @@ func start(t testing.TB, devices ...*pb.Device) *api {
 func serve(t testing.TB, k *stream.Kafka, r *registry.Redis, devices ...*pb.Device) *api {
 	t.Helper()
 	registrytest.Registry(t, r, devices...)
-	a := newAPI(t, k, r)
+	a := newAPI(t, k, r, streamtest.Log(t))
 	streamtest.Run(t, a.Run)
 	return a
 }
@@ -64,20 +65,20 @@ func serve(t testing.TB, k *stream.Kafka, r *registry.Redis, devices ...*pb.Devi
 // serveUntil runs a server until ctx ends. The channel gets what Run returned.
 func serveUntil(ctx context.Context, t testing.TB, k *stream.Kafka, r *registry.Redis) (*api, <-chan error) {
 	t.Helper()
-	a := newAPI(t, k, r)
+	a := newAPI(t, k, r, streamtest.Log(t))
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	return a, done
 }
 
-func newAPI(t testing.TB, k *stream.Kafka, r *registry.Redis) *api {
+func newAPI(t testing.TB, k *stream.Kafka, r *registry.Redis, log *slog.Logger) *api {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s, err := producer.New(producer.Options{
-		Listener: listener, Kafka: k, Redis: r, Version: "test", Log: streamtest.Log(t),
+		Listener: listener, Kafka: k, Redis: r, Version: "test", Log: log,
 		Keys: map[string][]producer.Key{
 			"shop": {
 				key("all", allKey, producer.ScopeSend, producer.ScopeManage, producer.ScopeRead),

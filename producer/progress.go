@@ -92,7 +92,6 @@ func (s *Server) progressRoute(api huma.API) {
 func (s *Server) streamProgress(ctx context.Context, w http.ResponseWriter, app, id string) {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // a body's deadline would end the stream
-	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	tick := time.NewTicker(progressEvery)

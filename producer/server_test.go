@@ -1,10 +1,13 @@
 package producer_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -69,6 +72,48 @@ func TestRequestsThatCannotBeTaken(t *testing.T) {
 			t.Errorf("%s: got %d %s %s", c.what, p.Status, p.Type, p.Detail)
 		}
 	}
+}
+
+// TestLogHoldsNoSecrets runs at debug, and Kafka's client with it.
+func TestLogHoldsNoSecrets(t *testing.T) {
+	var log safeBuffer
+	k := streamtest.Kafka(t)
+	k.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	a := newAPI(t, k, registrytest.Redis(t), k.Log)
+	registrytest.Registry(t, a.redis, device("d-1", "ada"))
+	streamtest.Run(t, a.Run)
+	a.call("PUT", "/v1/devices/d-1", `{"apns":{"token":"`+token+`"}}`)
+	a.call("PUT", "/v1/devices/d-1", webpush("https://push.example.com/s3cret", p256dh, "bad"))
+	a.call("POST", "/v1/messages?dry_run=maybe", `{"to":{"user":"ada"},"message":{"title":"s3cret"}}`)
+	a.call("POST", "/v1/messages", `{"to":{"user":"ada"},"message":{"title":"s3cret"}}`, "Idempotency-Key: k3y")
+	a.call("POST", "/v1/devices/bulk", `{"fcm":{"token":"s3cret"}}`+"\n"+`{"fcm":{"token":"s3cret s3cret"}}`)
+	text := log.String()
+	if !strings.Contains(text, "api call") {
+		t.Fatal("nothing was logged")
+	}
+	for _, secret := range []string{allKey, token, "s3cret", "k3y", "token-of-d-1"} {
+		if strings.Contains(text, secret) {
+			t.Errorf("the log holds %q", secret)
+		}
+	}
+}
+
+// safeBuffer is a buffer that many write to.
+type safeBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
 }
 
 // TestAnsweredOnlyOnceAcknowledged holds Kafka's answer back: the call must not have one before.
