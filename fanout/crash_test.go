@@ -42,14 +42,14 @@ func child(brokers []string) {
 	os.Exit(1)
 }
 
-// crashPace makes some 10,000 devices a platform take some seconds.
-const crashPace = 6000
+// crashPace makes 30,000 devices take long enough to strike in their middle, until the pace is lifted.
+const crashPace = 1500
 
 func TestKilledExpanderExpandsEveryChunkOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a killed member's group waits 12 s for it")
 	}
-	w, server := crashWorld(t)
+	w, server, c := crashWorld(t)
 	for range 2 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Stderr = t.Output()
@@ -69,13 +69,14 @@ func TestKilledExpanderExpandsEveryChunkOnce(t *testing.T) {
 		}
 	}
 	w.start("child")
+	w.lift(c)
 	for _, p := range schemas.Platforms {
 		w.books(p, 256, 10_000)
 	}
 }
 
 func TestRebalancesExpandEveryChunkOnce(t *testing.T) {
-	w, _ := crashWorld(t)
+	w, _, c := crashWorld(t)
 	w.start("a")
 	for _, instance := range []string{"b", "c", "b"} {
 		before := w.counted()
@@ -86,13 +87,14 @@ func TestRebalancesExpandEveryChunkOnce(t *testing.T) {
 	if done := w.counted(); done >= 3*256 {
 		t.Error("all was done before the last rebalance")
 	}
+	w.lift(c)
 	for _, p := range schemas.Platforms {
 		w.books(p, 256, 10_000)
 	}
 }
 
 // crashWorld has a paced campaign of 256 chunks a platform, and a Redis that other processes reach.
-func crashWorld(t *testing.T) (*world, *miniredis.Miniredis) {
+func crashWorld(t *testing.T) (*world, *miniredis.Miniredis, *pb.Campaign) {
 	server := miniredis.RunT(t)
 	r, err := registry.OpenRedis(registry.RedisConfig{Addresses: []string{server.Addr()}})
 	if err != nil {
@@ -102,8 +104,14 @@ func crashWorld(t *testing.T) (*world, *miniredis.Miniredis) {
 	w := &world{TB: t, kafka: streamtest.Kafka(t), redis: r, registry: registrytest.Registry(t, r, devices("shop", 30_000)...)}
 	c := definition()
 	c.Pace = &pb.Pace{PerSecond: crashPace}
-	w.launchedAs(c, running, 16, schemas.Platforms...)
-	return w, server
+	return w, server, w.launchedAs(c, running, 16, schemas.Platforms...)
+}
+
+// lift ends a campaign's pace.
+func (w *world) lift(c *pb.Campaign) {
+	w.Helper()
+	c.Pace = nil
+	w.produce(schemas.TopicCampaigns, schemas.Key(c.App, c.Id), c)
 }
 
 // counted is how many chunks have been committed, over all platforms.
