@@ -154,8 +154,8 @@ func (w *world) launchedAs(c *pb.Campaign, s pb.CampaignState, shards int, platf
 	for _, p := range platforms {
 		for first := 0; first < schemas.Shards; first += shards {
 			chunks[p] = append(chunks[p], &pb.Chunk{
-				App: c.App, Run: c.Id, Platform: p, Index: uint32(len(chunks[p])), Total: uint32(schemas.Shards / shards),
-				FirstShard: uint32(first), EndShard: uint32(first + shards), Estimate: uint32(shards),
+				App: c.App, Run: c.Id, Platform: p, Index: uint32(len(chunks[p])), Total: uint32((schemas.Shards + shards - 1) / shards),
+				FirstShard: uint32(first), EndShard: uint32(min(first+shards, schemas.Shards)), Estimate: uint32(shards),
 			})
 		}
 	}
