@@ -109,7 +109,9 @@ func ClassName(c pb.Class) string {
 func TopicChunks(p pb.Platform) string { return "chunks." + PlatformName(p) }
 
 // TopicSend names a lane's topic.
-func TopicSend(p pb.Platform, c pb.Class) string { return "send." + PlatformName(p) + "." + ClassName(c) }
+func TopicSend(p pb.Platform, c pb.Class) string {
+	return "send." + PlatformName(p) + "." + ClassName(c)
+}
 
 // TopicRetry names the topic of deliveries of a platform put off by one tier's delay.
 func TopicRetry(p pb.Platform, t Tier) string { return "retry." + PlatformName(p) + "." + t.Name }

@@ -14,7 +14,6 @@ import (
 	"github.com/sideshow/apns2"
 	"github.com/sideshow/apns2/payload"
 	"github.com/sideshow/apns2/token"
-	"golang.org/x/net/http2"
 )
 
 func apnsJWT(t testing.TB, a *App, iat time.Time, change func(*jwt.Token)) string {
@@ -217,7 +216,7 @@ func TestAPNs2IsAccepted(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(s.CA())
 	c := apns2.NewTokenClient(&token.Token{AuthKey: key, KeyID: a.KeyID, TeamID: a.TeamID})
-	tr := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
 	c.HTTPClient.Transport = tr
 	defer tr.CloseIdleConnections()
 	for _, svc := range []Service{APNs, APNsSandbox} {

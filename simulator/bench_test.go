@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"golang.org/x/net/http2"
 )
 
 // nowhere is a response that costs nothing.
@@ -72,14 +70,17 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
-// BenchmarkEndToEnd is the same with net/http's server and TLS, and x/net's client, which is the dearer half.
+// BenchmarkEndToEnd is the same with net/http's server and TLS, and net/http's client, which is the dearer half.
 func BenchmarkEndToEnd(b *testing.B) {
 	s := start(b, nil)
 	for _, svc := range []Service{APNs, FCM, Mozilla} {
 		b.Run(svc.String(), func(b *testing.B) {
 			p := newPusher(b, s, "demo", svc)
 			config := p.client.Transport.(*http.Transport).TLSClientConfig
-			tr := &http2.Transport{TLSClientConfig: config.Clone(), StrictMaxConcurrentStreams: true}
+			tr := &http.Transport{
+				TLSClientConfig: config.Clone(), ForceAttemptHTTP2: true,
+				HTTP2: &http.HTTP2Config{StrictMaxConcurrentRequests: true},
+			}
 			tr.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 			defer tr.CloseIdleConnections()
 			proto, body := p.request(1)

@@ -36,7 +36,8 @@ var (
 	noVAPID        = &problem{[4]int{401, 401, 403, 401}, 109, "BadJwtToken", "authorization header must be specified."}
 	badVAPID       = &problem{[4]int{403, 401, 403, 401}, 109, "BadJwtToken", "invalid JWT provided"}
 	otherVAPID     = &problem{
-		[4]int{403, 401, 400, 403}, 109, "VapidPkHashMismatch",
+		[4]int{403, 401, 400, 403},
+		109, "VapidPkHashMismatch",
 		"the VAPID credentials in the authorization header do not correspond to the credentials used to create the subscriptions.",
 	}
 	noTTL       = &problem{[4]int{400, 400, 400, 400}, 111, "BadTtl", "missing TTL header"}

@@ -156,7 +156,9 @@ func (v *View) ends(ctx context.Context, adm *kadm.Client) (map[int32]int64, err
 		if err == nil {
 			return ends, nil
 		}
-		v.k.Log.Warn("view cannot find the end of its topic", "topic", v.topic, "err", err)
+		if ctx.Err() == nil {
+			v.k.Log.Warn("view cannot find the end of its topic", "topic", v.topic, "err", err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/belfry/belfry/config"
@@ -88,6 +89,7 @@ func (a *app) openRedis(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	redis.SetLogger(redisLog{a.log})
 	if a.redis, err = registry.OpenRedis(c); err != nil {
 		return err
 	}
@@ -100,6 +102,13 @@ func (a *app) openRedis(ctx context.Context) error {
 		return registry.Rebuild(ctx, a.kafka, registry.New(a.redis), nil)
 	}
 	return nil
+}
+
+// redisLog takes what the Redis client would print. Roles say themselves when Redis is away.
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(_ context.Context, format string, v ...any) {
+	l.log.Debug(fmt.Sprintf(format, v...), "part", "redis-client")
 }
 
 func (a *app) makeRoles() error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // devices name their zones, and small images have none
 
 	"github.com/spf13/cobra"
 )

@@ -95,7 +95,7 @@ type Audience struct {
 	Everyone bool                   `protobuf:"varint,1,opt,name=everyone,proto3" json:"everyone,omitempty"`
 	Devices  []string               `protobuf:"bytes,2,rep,name=devices,proto3" json:"devices,omitempty"`
 	Users    []string               `protobuf:"bytes,3,rep,name=users,proto3" json:"users,omitempty"`
-	// An expression over a device (docs/api.md).
+	// An expression over a device (docs/audience.md).
 	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Empty means all.
 	Platforms     []Platform `protobuf:"varint,5,rep,packed,name=platforms,proto3,enum=belfry.v1.Platform" json:"platforms,omitempty"`
