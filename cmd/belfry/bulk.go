@@ -94,7 +94,7 @@ func (b *bulk) answer(line []byte) error {
 		return show(b.cmd, a, true)
 	}
 	for _, f := range a.Errors {
-		if _, err := fmt.Fprintf(b.cmd.ErrOrStderr(), "line %d %s: %s: %s\n", a.Line, a.Status, f.Field, f.Text); err != nil {
+		if _, err := fmt.Fprintf(b.cmd.ErrOrStderr(), "line %d %s: %s\n", a.Line, a.Status, faultText(f)); err != nil {
 			return err
 		}
 	}

@@ -71,9 +71,17 @@ func problemOf(resp *http.Response) error {
 	}
 	text := p.Detail
 	for _, f := range p.Errors {
-		text += fmt.Sprintf("\n  %s: %s", f.Field, f.Text)
+		text += "\n  " + faultText(f)
 	}
 	return errors.New(text)
+}
+
+// faultText says what is wrong, after the field that it is wrong with, unless that is the whole.
+func faultText(f producer.Fault) string {
+	if f.Field == "" {
+		return f.Text
+	}
+	return f.Field + ": " + f.Text
 }
 
 // call sends in as JSON, unless it is nil or bytes that are JSON already, and decodes the answer into out, unless nil.
