@@ -2,13 +2,11 @@ package fanout
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
@@ -122,41 +120,21 @@ func (g *gate) run(ctx context.Context) error {
 	}
 }
 
-// measure reads how far the lane's group is behind the end of its topic. What is there without a committed offset is all to
-// be done.
+// measure reads what the lane has not done.
 func (g *gate) measure(ctx context.Context, adm *kadm.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, gateLife)
 	defer cancel()
 	g.ask()
-	topic := g.kafka.Topic(schemas.TopicSend(g.platform, pb.Class_CLASS_BULK))
 	chunks := g.kafka.Topic(schemas.TopicChunks(g.platform))
-	group := g.kafka.Prefix + "senders." + schemas.PlatformName(g.platform) + "." + schemas.ClassName(pb.Class_CLASS_BULK)
-	starts, err := adm.ListStartOffsets(ctx, topic, chunks)
+	topics, err := adm.ListTopics(ctx, chunks)
 	if err != nil {
-		return fmt.Errorf("list start offsets: %w", err)
+		return fmt.Errorf("look at topic %s: %w", chunks, err)
 	}
-	ends, err := adm.ListEndOffsets(ctx, topic)
+	lane := "senders." + schemas.PlatformName(g.platform) + "." + schemas.ClassName(pb.Class_CLASS_BULK)
+	backlog, err := stream.Backlog(ctx, g.kafka, adm, lane, schemas.TopicSend(g.platform, pb.Class_CLASS_BULK))
 	if err != nil {
-		return fmt.Errorf("list end offsets: %w", err)
+		return err
 	}
-	if err := ends.Error(); err != nil {
-		return fmt.Errorf("list end offsets: %w", err)
-	}
-	committed, err := adm.FetchOffsetsForTopics(ctx, group, topic)
-	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // the lane has never run
-		return fmt.Errorf("fetch offsets of group %s: %w", group, err)
-	}
-	var backlog int64
-	ends.Each(func(end kadm.ListedOffset) {
-		from := int64(0)
-		if start, ok := starts.Lookup(end.Topic, end.Partition); ok && start.Err == nil {
-			from = start.Offset
-		}
-		if at, ok := committed.Lookup(end.Topic, end.Partition); ok && at.Err == nil {
-			from = max(from, at.At)
-		}
-		backlog += max(0, end.Offset-from)
-	})
-	g.reading(backlog, len(starts[chunks]), g.now())
+	g.reading(backlog, len(topics[chunks].Partitions), g.now())
 	return nil
 }

@@ -174,6 +174,38 @@ func TestReleasedTasksComeAgain(t *testing.T) {
 	readOnce(t, k, "out", 100)
 }
 
+// TestBacklog: records that are done behind one that is not do not count as left to do.
+func TestBacklog(t *testing.T) {
+	k := streamtest.Kafka(t, streamtest.Topic{Name: "in", Partitions: 1}, streamtest.Topic{Name: "out", Partitions: 1})
+	fill(t, k, "in", 100)
+	adm := kadm.NewClient(streamtest.Client(t, k))
+	backlog := func() int64 {
+		n, err := stream.Backlog(t.Context(), k, adm, "copy", "in")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := backlog(); n != 100 {
+		t.Fatalf("before anybody consumed, the backlog is %d", n)
+	}
+	stop := start(t, k, "a", func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			if task.Offset == 3 {
+				task.Release()
+				continue
+			}
+			task.Done(copyOf(task))
+		}
+	})
+	readOnce(t, k, "out", 99)
+	waitFor(t, func() bool { return backlog() == 1 })
+	stop()
+	if n := backlog(); n != 1 {
+		t.Fatalf("with one record left, the backlog is %d", n)
+	}
+}
+
 // TestBackpressure: a partition whose handling stands still pauses at its bound (I7), and no other one waits for it.
 func TestBackpressure(t *testing.T) {
 	k := pipe(t)

@@ -1,0 +1,58 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// Backlog asks Kafka how many records of a topic a consumer of this name has not done, whoever runs it and whether
+// anybody does. What is done above the lowest unfinished record does not count: the completion map is read with the
+// offset. Transaction markers do count, one a partition and commit. Topic is without prefix.
+func Backlog(ctx context.Context, k *Kafka, adm *kadm.Client, name, topic string) (int64, error) {
+	group, full := k.Prefix+name, k.Topic(topic)
+	starts, err := adm.ListStartOffsets(ctx, full)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("list start offsets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, full)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("list end offsets: %w", err)
+	}
+	committed, err := adm.FetchOffsetsForTopics(ctx, group, full)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // it has never run
+		return 0, fmt.Errorf("fetch offsets of group %s: %w", group, err)
+	}
+	var backlog int64
+	ends.Each(func(end kadm.ListedOffset) {
+		start, _ := starts.Lookup(end.Topic, end.Partition)
+		at, ok := committed.Lookup(end.Topic, end.Partition)
+		if !ok || at.Err != nil || at.At < start.Offset {
+			backlog += end.Offset - start.Offset
+			return
+		}
+		backlog += max(0, end.Offset-at.At-doneAbove(at.At, at.Metadata))
+	})
+	return backlog, nil
+}
+
+// doneAbove counts the offsets that a completion map marks. One that cannot be read marks none.
+func doneAbove(base int64, meta string) (n int64) {
+	done, err := decodeProgress(base, meta)
+	if err != nil {
+		return 0
+	}
+	for _, s := range done {
+		n += s.to - s.from
+	}
+	return n
+}
