@@ -19,16 +19,18 @@ const module = "github.com/belfry/belfry/"
 // senders, ledger) meet on topics, so that any of them can run, stop and be replaced alone.
 var mayImport = map[string][]string{
 	"schemas":   nil,
+	"failpoint": nil,
 	"simulator": nil, // it is the ground truth of the tests: a shared mistake would hide
 	"message":   {"schemas"},
 	"events":    {"schemas", "message"},
-	"stream":    {"schemas"},
+	"stream":    {"schemas", "failpoint"},
 	"registry":  {"schemas", "stream"},
 	"producer":  {"schemas", "stream", "registry", "message", "events"},
 	"fanout":    {"schemas", "stream", "registry", "message", "events"},
-	"senders":   {"schemas", "stream", "message"},
+	"senders":   {"schemas", "stream", "message", "failpoint"},
 	"ledger":    {"schemas", "stream"},
 	"config":    {"schemas", "stream", "registry", "message"},
+	"e2e":       nil, // tests alone
 	"cmd": {
 		"schemas", "simulator", "message", "events", "stream", "registry", "producer", "fanout", "senders", "ledger",
 		"config",

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/belfry/belfry/failpoint"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
@@ -67,6 +68,7 @@ func (r *Retry) handle(ctx context.Context, tasks []*stream.Task) {
 			t.Done(stream.Output{Topic: schemas.TopicRetry(r.platform, tier), Key: t.Key, Value: t.Value})
 			continue
 		}
+		failpoint.Hit(failpoint.Retry)
 		t.Done(stream.Output{Topic: send, Key: t.Key, Value: t.Value})
 	}
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/belfry/belfry/failpoint"
 )
 
 // assigned opens a window for each partition that this member got, from its committed offset and completion map, before
@@ -105,6 +107,7 @@ wait:
 			break wait
 		}
 	}
+	failpoint.Hit(failpoint.Revoke)
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
 	ctx, cancel := context.WithTimeout(s.ctx, drainTimeout)

@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/belfry/belfry/failpoint"
 )
 
 // snapshot is what one commit makes true: outputs, and for each partition where its group stands. It is tried until it
@@ -66,8 +68,10 @@ func (s *session) commit(ctx context.Context) error {
 			s.pending = nil
 			return nil
 		}
+		failpoint.Hit(failpoint.BeforeCommit)
 		err := s.try(ctx, s.pending)
 		if err == nil {
+			failpoint.Hit(failpoint.AfterCommit)
 			s.settle(s.pending)
 			s.pending = nil
 			return nil
@@ -171,6 +175,7 @@ func (s *session) transact(ctx context.Context, snap *snapshot) (ended bool, err
 		return false, fmt.Errorf("begin transaction: %w", err)
 	}
 	if err = s.produce(ctx, snap); err == nil {
+		failpoint.Hit(failpoint.Produced)
 		err = s.commitOffsetsInTransaction(ctx, snap)
 	}
 	if err != nil {
@@ -180,6 +185,7 @@ func (s *session) transact(ctx context.Context, snap *snapshot) (ended bool, err
 		s.doubtful = false
 		return true, err
 	}
+	failpoint.Hit(failpoint.Offsets)
 	if err := s.writer.EndTransaction(ctx, kgo.TryCommit); err != nil {
 		return false, fmt.Errorf("commit transaction: %w", err)
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/belfry/belfry/failpoint"
 )
 
 // Numbers that a role has no reason to choose.
@@ -264,6 +266,9 @@ func (s *session) poll() {
 		fetches := s.group.PollRecords(s.ctx, pollRecords)
 		if s.ctx.Err() != nil {
 			return
+		}
+		if !fetches.Empty() {
+			failpoint.Hit(failpoint.Polled)
 		}
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			p := s.partition(tp{s.k.bare(f.Topic), f.Partition})

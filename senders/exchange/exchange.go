@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/belfry/belfry/failpoint"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 )
@@ -40,7 +41,10 @@ type exchangeKey struct{}
 
 // In is the context for the library's call. It also carries the note of whether the request reached the wire.
 func (x *Exchange) In(ctx context.Context) context.Context {
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { x.sent.Store(true) }})
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteHeaders: func() { x.sent.Store(true) },
+		WroteRequest: func(httptrace.WroteRequestInfo) { failpoint.Hit(failpoint.AfterWrite) },
+	})
 	return context.WithValue(ctx, exchangeKey{}, x)
 }
 
@@ -97,9 +101,11 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.Body)), nil }
 	}
 	x.via = c.current.Load()
+	failpoint.Hit(failpoint.BeforeWrite)
 	resp, err := x.via.RoundTrip(out)
 	if err == nil {
 		x.answer, err = read(resp)
+		failpoint.Hit(failpoint.Answered)
 	}
 	x.err = err
 	return &http.Response{
