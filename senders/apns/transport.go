@@ -19,7 +19,7 @@ import (
 )
 
 // environment is one destination: an app's credential in one of Apple's environments, with connections of its own, as
-// Apple asks for each team and key. Two are plenty: one serves 1,000 streams, and the second opens when they are taken.
+// Apple asks for each team and key. Few are plenty: one serves 1,000 streams, and each class has its own.
 type environment struct {
 	// base is where requests go, https://host[:port].
 	base   string
@@ -46,7 +46,7 @@ func (p *Provider) Send(ctx context.Context, r *senders.Request) (*senders.Answe
 	a := p.apps[r.Destination.App]
 	e := a.environments[r.Destination.Name]
 	// apns2 escapes <, > and & for HTML, which could lift a payload over the limit that was checked.
-	x := &exchange.Exchange{Body: r.Body}
+	x := &exchange.Exchange{Body: r.Body, Class: r.Delivery.GetClass()}
 	if a.signer != nil {
 		token, ok := a.signer.token()
 		if !ok {

@@ -30,6 +30,8 @@ type Exchange struct {
 	Prepare func(http.Header)
 	// Body goes on the wire in the place of the library's own, when it is set.
 	Body []byte
+	// Class is the delivery's: urgent ones have connections of their own.
+	Class pb.Class
 
 	via    *http.Transport
 	sent   atomic.Bool
@@ -68,16 +70,28 @@ func (x *Exchange) Result(ctx context.Context, refused error) (*senders.Answer, 
 }
 
 // Client is the bottom of a library's HTTP client. It is safe for concurrent use.
+//
+// Each class has its own transport, and so its own connections: on one that a campaign has filled, an urgent request would
+// wait for a stream, for the window, for the writer's lock and for all frames that the kernel has taken already.
 type Client struct {
-	dial    func() *http.Transport
-	current atomic.Pointer[http.Transport]
+	dial         func() *http.Transport
+	bulk, urgent atomic.Pointer[http.Transport]
 }
 
-// NewClient takes its connections from a transport that dial makes, and from a new one after each Renew.
+// NewClient takes its connections from transports that dial makes, and from a new one after each Renew.
 func NewClient(dial func() *http.Transport) *Client {
 	c := &Client{dial: dial}
-	c.current.Store(dial())
+	c.bulk.Store(dial())
+	c.urgent.Store(dial())
 	return c
+}
+
+// of is the transport of a class.
+func (c *Client) of(class pb.Class) *atomic.Pointer[http.Transport] {
+	if class == pb.Class_CLASS_URGENT {
+		return &c.urgent
+	}
+	return &c.bulk
 }
 
 // HTTP wraps the client for a library. No redirect is followed: it never sees one. No push service has any to make, and a
@@ -100,7 +114,7 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 		// Lets the transport send it again when a GOAWAY says that it was not processed.
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.Body)), nil }
 	}
-	x.via = c.current.Load()
+	x.via = c.of(x.Class).Load()
 	failpoint.Hit(failpoint.BeforeWrite)
 	resp, err := x.via.RoundTrip(out)
 	if err == nil {
@@ -117,13 +131,16 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 // Renew has the next request open a new connection, once for all exchanges of the old one. APNs ties a connection to the
 // key first used on it; what is in flight on the old one still ends there.
 func (c *Client) Renew(x *Exchange) {
-	if x.via != nil && c.current.CompareAndSwap(x.via, c.dial()) {
+	if x.via != nil && c.of(x.Class).CompareAndSwap(x.via, c.dial()) {
 		x.via.CloseIdleConnections()
 	}
 }
 
 // Close closes connections that nothing is using.
-func (c *Client) Close() { c.current.Load().CloseIdleConnections() }
+func (c *Client) Close() {
+	c.bulk.Load().CloseIdleConnections()
+	c.urgent.Load().CloseIdleConnections()
+}
 
 // read takes the answer from a response. A success whose body breaks off is a success all the same; a failure whose body
 // breaks off has not said what failed.

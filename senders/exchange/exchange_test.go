@@ -131,6 +131,40 @@ func TestRenewOpensOneConnection(t *testing.T) {
 	}
 }
 
+// An urgent request shares no connection with a campaign's, whatever that has in flight.
+func TestUrgentHasConnectionsOfItsOwn(t *testing.T) {
+	stalled, release := make(chan struct{}), make(chan struct{})
+	var mu sync.Mutex
+	from := map[string]string{}
+	s := exchangetest.Serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		from[r.URL.Path] = r.RemoteAddr
+		mu.Unlock()
+		if r.URL.Path == "/bulk" {
+			close(stalled)
+			<-release
+		}
+	})
+	c := client(t, s.CA)
+	var bulk sync.WaitGroup
+	bulk.Go(func() {
+		if _, err := post(t.Context(), c, &exchange.Exchange{Class: pb.Class_CLASS_BULK}, s.URL+"/bulk"); err != nil {
+			t.Error(err)
+		}
+	})
+	<-stalled
+	for _, path := range []string{"/urgent", "/again"} {
+		if _, err := post(t.Context(), c, &exchange.Exchange{Class: pb.Class_CLASS_URGENT}, s.URL+path); err != nil {
+			t.Error(err)
+		}
+	}
+	close(release)
+	bulk.Wait()
+	if from["/urgent"] == from["/bulk"] || from["/urgent"] != from["/again"] {
+		t.Errorf("connections by request: %v", from)
+	}
+}
+
 func TestVerdictWithoutAnAnswer(t *testing.T) {
 	release := make(chan struct{})
 	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {

@@ -62,7 +62,8 @@ func (p *Provider) Send(ctx context.Context, r *senders.Request) (*senders.Answe
 		Prepare: func(h http.Header) { h.Set("Authorization", "Bearer "+token) },
 		// What was checked against the limit is what goes: firebase would drop what it does not know yet (fid, and parts of
 		// fcm.raw) and escape <, > and & for HTML.
-		Body: r.Body,
+		Body:  r.Body,
+		Class: r.Delivery.GetClass(),
 	}
 	_, refused := a.library.messaging.Send(x.In(ctx), &envelope.Message)
 	return x.Result(ctx, refused)

@@ -30,7 +30,7 @@ func (p *Provider) Send(ctx context.Context, r *senders.Request) (*senders.Answe
 	if err != nil {
 		return nil, payload.Refuse("bad-endpoint", err.Error())
 	}
-	x := &exchange.Exchange{Prepare: func(h http.Header) { a.vapid.settle(origin, h) }}
+	x := &exchange.Exchange{Class: r.Delivery.GetClass(), Prepare: func(h http.Header) { a.vapid.settle(origin, h) }}
 	ttl, err := strconv.Atoi(r.Header.Get(headerTTL))
 	if err != nil {
 		return nil, fmt.Errorf("read the request's TTL: %w", err)
