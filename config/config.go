@@ -142,7 +142,7 @@ type WebPush struct {
 type Rule struct {
 	Name      string          `yaml:"name" doc:"Names the rule's account: 1 to 64 letters, digits and ._-"`
 	Event     string          `yaml:"event" doc:"The event's name"`
-	When      string          `yaml:"when" doc:"A condition on the event (docs/kafka.md). Left out: always"`
+	When      string          `yaml:"when" doc:"A condition on the event (docs/campaigns.md). Left out: always"`
 	Message   message.Message `yaml:"message" doc:"What is sent (docs/api.md). Its templates may name event.name and event.KEY"`
 	Platforms []string        `yaml:"platforms" doc:"Any of apns, fcm, webpush. Left out: all"`
 }

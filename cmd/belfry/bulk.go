@@ -21,8 +21,10 @@ func bulkCommand(c *client, use, short, path string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
-		Long:  short + `. "-" reads standard input. Refused lines are shown with the field at fault, and the others go through.`,
-		Args:  cobra.ExactArgs(1),
+		Long: short + `; "-" reads standard input. docs/api.md says what a line holds.
+
+Refused lines are shown with the field at fault, and the others go through. The exit status is then 1.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in, size, err := openInput(cmd, args[0])
 			if err != nil {

@@ -36,7 +36,11 @@ POST /v1/campaigns takes (docs/api.md); "-" reads standard input.`,
 			if asJSON {
 				return show(cmd, created, true)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Campaign %s is %s. Follow it with: belfry campaign watch %s\n", created.ID, created.State, created.ID)
+			state := created.State
+			if state == "" || state == "draft" {
+				state = "on Kafka, and launched when the launcher answers"
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Campaign %s is %s. Follow it with: belfry campaign watch %s\n", created.ID, state, created.ID)
 			return err
 		},
 	}
@@ -88,7 +92,9 @@ func campaignCreate(c *client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create FILE",
 		Short: "Create the campaign that a file describes, as a draft",
-		Args:  cobra.ExactArgs(1),
+		Long: `Create the campaign that a JSON file describes, as a draft: what belfry send does without launching it. The file holds
+what POST /v1/campaigns takes (docs/api.md); "-" reads standard input.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			created, err := createCampaign(cmd, c, args[0], false)
 			if err != nil {
@@ -105,7 +111,7 @@ func campaignList(c *client) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "The campaigns, newest first",
+		Short: "List the campaigns, newest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
@@ -151,7 +157,7 @@ func campaignGet(c *client) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "get ID",
-		Short: "A campaign as it stands",
+		Short: "Show a campaign: its definition and its state",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var one producer.Campaign
@@ -199,7 +205,7 @@ func campaignWatch(c *client) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "watch ID",
-		Short: "Follow a campaign until it has ended",
+		Short: "Follow a campaign's progress until it has ended",
 		Args:  cobra.ExactArgs(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return c.watch(cmd, args[0], asJSON) },
 	}

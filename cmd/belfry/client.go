@@ -53,7 +53,7 @@ func (c *client) request(ctx context.Context, method, path string, header http.H
 	req.Header.Set("Authorization", "Bearer "+key)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("call the API: %w", err)
+		return nil, fmt.Errorf("call the API, whose address --server or BELFRY_SERVER gives: %w", err)
 	}
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()

@@ -13,7 +13,7 @@ func devicesCommand(c *client) *cobra.Command {
 	var asJSON bool
 	get := &cobra.Command{
 		Use:   "get ID",
-		Short: "A device as it is registered; its target is masked",
+		Short: "Show a device as it is registered, its target masked",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d producer.ShownDevice
@@ -42,7 +42,7 @@ func devicesCommand(c *client) *cobra.Command {
 }
 
 func eventsCommand(c *client) *cobra.Command {
-	cmd := &cobra.Command{Use: "events", Short: "Tell what happened in a product"}
+	cmd := &cobra.Command{Use: "events", Short: "Send product events, which rules make messages of"}
 	cmd.AddCommand(bulkCommand(c, "push FILE", "Send the events of an NDJSON file, one a line", "/events"))
 	return cmd
 }

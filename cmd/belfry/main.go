@@ -19,7 +19,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	if err := rootCommand().ExecuteContext(ctx); err != nil {
-		if !errors.Is(err, errSaid) {
+		// What was cancelled was cancelled by a signal: whoever sent it knows.
+		if !errors.Is(err, errSaid) && !errors.Is(err, context.Canceled) {
 			fmt.Fprintln(os.Stderr, "belfry:", err)
 		}
 		os.Exit(1)
@@ -31,15 +32,24 @@ var errSaid = errors.New("said")
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "belfry",
-		Short:         "Push notifications to every phone and browser, on Kafka",
+		Use:   "belfry",
+		Short: "Push notifications to every phone and browser, on Kafka",
+		Long: `Belfry sends push notifications to APNs, FCM and Web Push, on Kafka.
+
+To see it work: belfry demo. For a first campaign of your own, see README.md.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(
-		serveCommand(), checkCommand(), topicsCommand(), rebuildCommand(),
-		simulateCommand(), demoCommand(), versionCommand(),
-	)
-	root.AddCommand(clientCommands()...)
+	add := func(group, title string, commands ...*cobra.Command) {
+		root.AddGroup(&cobra.Group{ID: group, Title: title})
+		for _, c := range commands {
+			c.GroupID = group
+		}
+		root.AddCommand(commands...)
+	}
+	add("use", "To send, with an API key:", clientCommands()...)
+	add("operate", "To run it:", serveCommand(), checkCommand(), topicsCommand(), rebuildCommand())
+	add("try", "To try it without phones:", demoCommand(), simulateCommand())
+	root.AddCommand(versionCommand())
 	return root
 }

@@ -41,7 +41,7 @@ this process, with its data in data_dir: for one machine. All else is the same.`
 			if len(cfg.Roles) > 0 {
 				what = strings.Join(cfg.Roles, ", ")
 			}
-			log.Info("belfry serves", "roles", what, "instance", cfg.Instance, "listen", cfg.Listen,
+			log.Info("belfry serves", "roles", what, "instance", cfg.Instance, "listen", a.address,
 				"kafka", kindOf(cfg.Kafka.Brokers), "redis", kindOf(cfg.Redis.Addresses), "apps", len(cfg.Apps))
 			if len(cfg.Apps) == 0 {
 				log.Warn("no apps are configured, so nobody can call the API: see docs/configuration.md, or belfry simulate --dir for a ready example")

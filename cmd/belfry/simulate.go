@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -61,8 +63,9 @@ func announce(cmd *cobra.Command, s *simulator.Simulator, dir string, asJSON boo
 	if asJSON {
 		return json.NewEncoder(w).Encode(s.Addresses())
 	}
-	for name, address := range s.Addresses() {
-		fmt.Fprintf(w, "%-10s %s\n", name, address)
+	addresses := s.Addresses()
+	for _, name := range slices.Sorted(maps.Keys(addresses)) {
+		fmt.Fprintf(w, "%-12s  %s\n", name, addresses[name])
 	}
 	if dir != "" {
 		fmt.Fprintf(w, "\nReady. In another terminal: belfry serve --config %s/belfry.yaml\n", dir)

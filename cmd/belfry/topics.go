@@ -15,7 +15,7 @@ import (
 )
 
 func topicsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "topics", Short: "Belfry's topics on a Kafka cluster"}
+	cmd := &cobra.Command{Use: "topics", Short: "Compare a Kafka cluster's topics with Belfry's plan, and make them so"}
 	cmd.AddCommand(
 		topicsAction("plan", "Show how the cluster's topics differ from what Belfry needs", stream.PlanTopics),
 		topicsAction("apply", "Create and adjust topics; nothing is ever deleted", applyTopics),

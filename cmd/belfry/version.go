@@ -18,7 +18,7 @@ func versionCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "What this binary is",
+		Short: "Print the version, and which records it knows",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := struct {
@@ -37,7 +37,11 @@ func versionCommand() *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "belfry %s %s %s, records of schema %d\n", v.Version, v.Revision, v.Go, v.Schema)
+			of := v.Version
+			if v.Revision != "" {
+				of += " (" + v.Revision + ")"
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "belfry %s, %s, records of schema %d\n", of, v.Go, v.Schema)
 			return err
 		},
 	}

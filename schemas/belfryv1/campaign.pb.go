@@ -474,6 +474,7 @@ type Command struct {
 	//	*Command_Cancel
 	//	*Command_Start
 	//	*Command_Settle
+	//	*Command_SetPace
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -607,6 +608,15 @@ func (x *Command) GetSettle() *Settle {
 	return nil
 }
 
+func (x *Command) GetSetPace() *SetPace {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetPace); ok {
+			return x.SetPace
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -640,6 +650,10 @@ type Command_Settle struct {
 	Settle *Settle `protobuf:"bytes,11,opt,name=settle,proto3,oneof"`
 }
 
+type Command_SetPace struct {
+	SetPace *SetPace `protobuf:"bytes,12,opt,name=set_pace,json=setPace,proto3,oneof"`
+}
+
 func (*Command_Create) isCommand_Kind() {}
 
 func (*Command_Launch) isCommand_Kind() {}
@@ -653,6 +667,8 @@ func (*Command_Cancel) isCommand_Kind() {}
 func (*Command_Start) isCommand_Kind() {}
 
 func (*Command_Settle) isCommand_Kind() {}
+
+func (*Command_SetPace) isCommand_Kind() {}
 
 // Launch asks a draft to run, now or at its start_at.
 type Launch struct {
@@ -815,6 +831,52 @@ func (x *Cancel) GetReason() string {
 	return ""
 }
 
+// SetPace changes the rate of a campaign, also of one that runs.
+type SetPace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Pace.
+	PerSecond     float64 `protobuf:"fixed64,1,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPace) Reset() {
+	*x = SetPace{}
+	mi := &file_belfry_v1_campaign_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPace) ProtoMessage() {}
+
+func (x *SetPace) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_campaign_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPace.ProtoReflect.Descriptor instead.
+func (*SetPace) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_campaign_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetPace) GetPerSecond() float64 {
+	if x != nil {
+		return x.PerSecond
+	}
+	return 0
+}
+
 // Start is the launcher's own: the time of a scheduled campaign has come.
 type Start struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -824,7 +886,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_belfry_v1_campaign_proto_msgTypes[9]
+	mi := &file_belfry_v1_campaign_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +898,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_campaign_proto_msgTypes[9]
+	mi := &file_belfry_v1_campaign_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +911,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_campaign_proto_rawDescGZIP(), []int{9}
+	return file_belfry_v1_campaign_proto_rawDescGZIP(), []int{10}
 }
 
 // Settle is the ledger's: every delivery of one platform has its outcome.
@@ -862,7 +924,7 @@ type Settle struct {
 
 func (x *Settle) Reset() {
 	*x = Settle{}
-	mi := &file_belfry_v1_campaign_proto_msgTypes[10]
+	mi := &file_belfry_v1_campaign_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +936,7 @@ func (x *Settle) String() string {
 func (*Settle) ProtoMessage() {}
 
 func (x *Settle) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_campaign_proto_msgTypes[10]
+	mi := &file_belfry_v1_campaign_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +949,7 @@ func (x *Settle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settle.ProtoReflect.Descriptor instead.
 func (*Settle) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_campaign_proto_rawDescGZIP(), []int{10}
+	return file_belfry_v1_campaign_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Settle) GetPlatform() Platform {
@@ -898,7 +960,7 @@ func (x *Settle) GetPlatform() Platform {
 }
 
 // Chunk is a slice of a run's audience on one platform, the unit of exactly-once fan-out: the value on
-// belfry.chunks.<platform> under the key app/run/first shard.
+// belfry.chunks.<platform> under the key app/run/index.
 type Chunk struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	App      string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
@@ -920,7 +982,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_belfry_v1_campaign_proto_msgTypes[11]
+	mi := &file_belfry_v1_campaign_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +994,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_campaign_proto_msgTypes[11]
+	mi := &file_belfry_v1_campaign_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +1007,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_campaign_proto_rawDescGZIP(), []int{11}
+	return file_belfry_v1_campaign_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Chunk) GetApp() string {
@@ -1052,7 +1114,7 @@ const file_belfry_v1_campaign_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\">\n" +
 	"\bDecision\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\tR\acommand\x12\x18\n" +
-	"\arefused\x18\x02 \x01(\tR\arefused\"\x96\x03\n" +
+	"\arefused\x18\x02 \x01(\tR\arefused\"\xc7\x03\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x1a\n" +
@@ -1065,14 +1127,18 @@ const file_belfry_v1_campaign_proto_rawDesc = "" +
 	"\x06cancel\x18\t \x01(\v2\x11.belfry.v1.CancelH\x00R\x06cancel\x12(\n" +
 	"\x05start\x18\n" +
 	" \x01(\v2\x10.belfry.v1.StartH\x00R\x05start\x12+\n" +
-	"\x06settle\x18\v \x01(\v2\x11.belfry.v1.SettleH\x00R\x06settleB\x06\n" +
+	"\x06settle\x18\v \x01(\v2\x11.belfry.v1.SettleH\x00R\x06settle\x12/\n" +
+	"\bset_pace\x18\f \x01(\v2\x12.belfry.v1.SetPaceH\x00R\asetPaceB\x06\n" +
 	"\x04kind\"\b\n" +
 	"\x06Launch\"\x1f\n" +
 	"\x05Pause\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\b\n" +
 	"\x06Resume\" \n" +
 	"\x06Cancel\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\a\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"(\n" +
+	"\aSetPace\x12\x1d\n" +
+	"\n" +
+	"per_second\x18\x01 \x01(\x01R\tperSecond\"\a\n" +
 	"\x05Start\"9\n" +
 	"\x06Settle\x12/\n" +
 	"\bplatform\x18\x01 \x01(\x0e2\x13.belfry.v1.PlatformR\bplatform\"\xfc\x01\n" +
@@ -1110,7 +1176,7 @@ func file_belfry_v1_campaign_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_campaign_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_campaign_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_belfry_v1_campaign_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_belfry_v1_campaign_proto_goTypes = []any{
 	(CampaignState)(0), // 0: belfry.v1.CampaignState
 	(*Audience)(nil),   // 1: belfry.v1.Audience
@@ -1122,36 +1188,38 @@ var file_belfry_v1_campaign_proto_goTypes = []any{
 	(*Pause)(nil),      // 7: belfry.v1.Pause
 	(*Resume)(nil),     // 8: belfry.v1.Resume
 	(*Cancel)(nil),     // 9: belfry.v1.Cancel
-	(*Start)(nil),      // 10: belfry.v1.Start
-	(*Settle)(nil),     // 11: belfry.v1.Settle
-	(*Chunk)(nil),      // 12: belfry.v1.Chunk
-	nil,                // 13: belfry.v1.Campaign.ChunksEntry
-	(Platform)(0),      // 14: belfry.v1.Platform
-	(*Message)(nil),    // 15: belfry.v1.Message
+	(*SetPace)(nil),    // 10: belfry.v1.SetPace
+	(*Start)(nil),      // 11: belfry.v1.Start
+	(*Settle)(nil),     // 12: belfry.v1.Settle
+	(*Chunk)(nil),      // 13: belfry.v1.Chunk
+	nil,                // 14: belfry.v1.Campaign.ChunksEntry
+	(Platform)(0),      // 15: belfry.v1.Platform
+	(*Message)(nil),    // 16: belfry.v1.Message
 }
 var file_belfry_v1_campaign_proto_depIdxs = []int32{
-	14, // 0: belfry.v1.Audience.platforms:type_name -> belfry.v1.Platform
-	15, // 1: belfry.v1.Campaign.message:type_name -> belfry.v1.Message
+	15, // 0: belfry.v1.Audience.platforms:type_name -> belfry.v1.Platform
+	16, // 1: belfry.v1.Campaign.message:type_name -> belfry.v1.Message
 	1,  // 2: belfry.v1.Campaign.audience:type_name -> belfry.v1.Audience
 	2,  // 3: belfry.v1.Campaign.pace:type_name -> belfry.v1.Pace
 	0,  // 4: belfry.v1.Campaign.state:type_name -> belfry.v1.CampaignState
-	13, // 5: belfry.v1.Campaign.chunks:type_name -> belfry.v1.Campaign.ChunksEntry
-	14, // 6: belfry.v1.Campaign.settled:type_name -> belfry.v1.Platform
+	14, // 5: belfry.v1.Campaign.chunks:type_name -> belfry.v1.Campaign.ChunksEntry
+	15, // 6: belfry.v1.Campaign.settled:type_name -> belfry.v1.Platform
 	4,  // 7: belfry.v1.Campaign.decisions:type_name -> belfry.v1.Decision
 	3,  // 8: belfry.v1.Command.create:type_name -> belfry.v1.Campaign
 	6,  // 9: belfry.v1.Command.launch:type_name -> belfry.v1.Launch
 	7,  // 10: belfry.v1.Command.pause:type_name -> belfry.v1.Pause
 	8,  // 11: belfry.v1.Command.resume:type_name -> belfry.v1.Resume
 	9,  // 12: belfry.v1.Command.cancel:type_name -> belfry.v1.Cancel
-	10, // 13: belfry.v1.Command.start:type_name -> belfry.v1.Start
-	11, // 14: belfry.v1.Command.settle:type_name -> belfry.v1.Settle
-	14, // 15: belfry.v1.Settle.platform:type_name -> belfry.v1.Platform
-	14, // 16: belfry.v1.Chunk.platform:type_name -> belfry.v1.Platform
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 13: belfry.v1.Command.start:type_name -> belfry.v1.Start
+	12, // 14: belfry.v1.Command.settle:type_name -> belfry.v1.Settle
+	10, // 15: belfry.v1.Command.set_pace:type_name -> belfry.v1.SetPace
+	15, // 16: belfry.v1.Settle.platform:type_name -> belfry.v1.Platform
+	15, // 17: belfry.v1.Chunk.platform:type_name -> belfry.v1.Platform
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_campaign_proto_init() }
@@ -1169,6 +1237,7 @@ func file_belfry_v1_campaign_proto_init() {
 		(*Command_Cancel)(nil),
 		(*Command_Start)(nil),
 		(*Command_Settle)(nil),
+		(*Command_SetPace)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1176,7 +1245,7 @@ func file_belfry_v1_campaign_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_campaign_proto_rawDesc), len(file_belfry_v1_campaign_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
