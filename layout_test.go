@@ -25,15 +25,17 @@ var mayImport = map[string][]string{
 	"events":    {"schemas", "message"},
 	"stream":    {"schemas", "failpoint"},
 	"registry":  {"schemas", "stream"},
-	"producer":  {"schemas", "stream", "registry", "message", "events"},
-	"fanout":    {"schemas", "stream", "registry", "message", "events"},
-	"senders":   {"schemas", "stream", "message", "failpoint"},
-	"ledger":    {"schemas", "stream"},
+	"control":   {"schemas", "stream"},
+	"producer":  {"schemas", "stream", "registry", "control", "message", "events"},
+	"fanout":    {"schemas", "stream", "registry", "control", "message", "events"},
+	"senders":   {"schemas", "stream", "control", "message", "failpoint"},
+	"ledger":    {"schemas", "stream", "control"},
 	"config":    {"schemas", "stream", "registry", "message"},
 	"e2e":       nil, // tests alone
+	"audit":     {"schemas", "stream"},
 	"cmd": {
-		"schemas", "simulator", "message", "events", "stream", "registry", "producer", "fanout", "senders", "ledger",
-		"config",
+		"schemas", "simulator", "message", "events", "stream", "registry", "producer", "fanout", "senders", "ledger", "audit",
+		"control", "config",
 	},
 }
 

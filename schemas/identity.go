@@ -49,6 +49,31 @@ func Key(parts ...string) []byte { return []byte(strings.Join(parts, "/")) }
 // SplitKey cuts a key into at most n parts, as Key joined them.
 func SplitKey(key []byte, n int) []string { return strings.SplitN(string(key), "/", n) }
 
+const replayKind = "replay"
+
+// ReplayKey is the key of a replay on belfry.control; with a platform, of what became of it there.
+func ReplayKey(app, id string, p ...pb.Platform) []byte {
+	parts := []string{replayKind, app, id}
+	for _, platform := range p {
+		parts = append(parts, PlatformName(platform))
+	}
+	return Key(parts...)
+}
+
+// SplitReplayKey reads what ReplayKey writes. ok is false for the other keys of belfry.control.
+func SplitReplayKey(key []byte) (app, id string, p pb.Platform, ok bool) {
+	parts := SplitKey(key, 4)
+	if parts[0] != replayKind || len(parts) < 3 {
+		return "", "", 0, false
+	}
+	if len(parts) == 4 {
+		if p, ok = ParsePlatform(parts[3]); !ok {
+			return "", "", 0, false
+		}
+	}
+	return parts[1], parts[2], p, true
+}
+
 const goneSuffix = "#gone"
 
 // DeviceKey is the key of a device's registration on belfry.devices.
@@ -64,6 +89,27 @@ func DevicePartition(key []byte, partitions int32) int32 {
 	return int32(xxhash.Sum64String(k) % uint64(partitions))
 }
 
+// TargetHash tells targets apart without keeping them: 16 bytes of a hash over what reaches the device. A web push
+// subscription is its endpoint, whatever its keys.
+func TargetHash(t *pb.Target) []byte {
+	var kind byte
+	var what []byte
+	switch k := t.GetKind().(type) {
+	case *pb.Target_Apns:
+		// Apple's two services could give out the same token.
+		kind, what = 1+byte(k.Apns.GetEnvironment())<<4, k.Apns.GetToken()
+	case *pb.Target_Fcm:
+		kind, what = 2, []byte(k.Fcm.GetToken())
+		if k.Fcm.GetToken() == "" {
+			kind, what = 3, []byte(k.Fcm.GetFid())
+		}
+	case *pb.Target_Webpush:
+		kind, what = 4, []byte(k.Webpush.GetEndpoint())
+	}
+	sum := sha256.Sum256(append([]byte{kind}, what...))
+	return sum[:16]
+}
+
 // AppendResult adds a result to a ResultBatch under construction: fields concatenate in protobuf.
 func AppendResult(b []byte, r *pb.Result) []byte {
 	// A code may come from a provider's answer, and protobuf strings are UTF-8.
@@ -73,6 +119,9 @@ func AppendResult(b []byte, r *pb.Result) []byte {
 
 // AppendExpanded adds a chunk's count to a ResultBatch under construction.
 func AppendExpanded(b []byte, e *pb.Expanded) []byte { return appendField(b, 2, e) }
+
+// AppendReplayed adds what a replay sent again to a ResultBatch under construction.
+func AppendReplayed(b []byte, r *pb.Replayed) []byte { return appendField(b, 5, r) }
 
 func appendField(b []byte, field int, m proto.Message) []byte {
 	b = binary.AppendUvarint(b, uint64(field)<<3|2)

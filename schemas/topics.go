@@ -125,6 +125,9 @@ func TopicDead(p pb.Platform) string { return "dead." + PlatformName(p) }
 // TopicDeadOf names where unreadable records of a topic that belongs to no platform go: events, devices, commands.
 func TopicDeadOf(topic string) string { return "dead." + topic }
 
+// TopicReplays names the topic of the replays that are under way on a platform.
+func TopicReplays(p pb.Platform) string { return "replays." + PlatformName(p) }
+
 // Plan is every topic of a cluster. Partition counts may be raised on a cluster by its operator except for the keyed
 // state (devices, commands, campaigns, accounts), where a key must keep its partition.
 func Plan() []Topic {
@@ -148,6 +151,8 @@ func Plan() []Topic {
 			Topic{TopicSend(p, pb.Class_CLASS_BULK), 12, Delete, 7 * day},
 			Topic{TopicResults(p), 6, Delete, 7 * day},
 			Topic{TopicDead(p), 3, Delete, 14 * day},
+			// One partition, so that one process at a time knows what was sent again; kept for longer than any dead letter.
+			Topic{TopicReplays(p), 1, Delete, 30 * day},
 		)
 		for _, t := range Tiers {
 			plan = append(plan, Topic{TopicRetry(p, t), 3, Delete, 7 * day})

@@ -170,8 +170,13 @@ type Delivery struct {
 	LastCode string `protobuf:"bytes,15,opt,name=last_code,json=lastCode,proto3" json:"last_code,omitempty"`
 	// When its first attempt was made, Unix ms.
 	FirstAttemptAt int64 `protobuf:"varint,16,opt,name=first_attempt_at,json=firstAttemptAt,proto3" json:"first_attempt_at,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The replay that sent it last, if one did.
+	Replay string `protobuf:"bytes,21,opt,name=replay,proto3" json:"replay,omitempty"`
+	// Set on a retry topic: it was put off for its destination's or its campaign's sake, not for its own. So it may come
+	// back before due_at, as soon as they go on.
+	Parked        bool `protobuf:"varint,20,opt,name=parked,proto3" json:"parked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Delivery) Reset() {
@@ -316,6 +321,20 @@ func (x *Delivery) GetFirstAttemptAt() int64 {
 	return 0
 }
 
+func (x *Delivery) GetReplay() string {
+	if x != nil {
+		return x.Replay
+	}
+	return ""
+}
+
+func (x *Delivery) GetParked() bool {
+	if x != nil {
+		return x.Parked
+	}
+	return false
+}
+
 // Result is what one lane says of one delivery.
 type Result struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -329,7 +348,9 @@ type Result struct {
 	// Set where no expander counted it as planned (transactional): this result is the first word of it.
 	Planned bool `protobuf:"varint,6,opt,name=planned,proto3" json:"planned,omitempty"`
 	// Set for unregistered: what token hygiene needs.
-	Invalid       *Invalid `protobuf:"bytes,7,opt,name=invalid,proto3" json:"invalid,omitempty"`
+	Invalid *Invalid `protobuf:"bytes,7,opt,name=invalid,proto3" json:"invalid,omitempty"`
+	// Set for rejected: what is wrong is the message, and so wrong for every device.
+	Message       bool `protobuf:"varint,8,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -411,6 +432,13 @@ func (x *Result) GetInvalid() *Invalid {
 		return x.Invalid
 	}
 	return nil
+}
+
+func (x *Result) GetMessage() bool {
+	if x != nil {
+		return x.Message
+	}
+	return false
 }
 
 type Invalid struct {
@@ -536,19 +564,75 @@ func (x *Expanded) GetPlanned() uint32 {
 	return 0
 }
 
+// Replayed says how many deliveries a replay sent again.
+type Replayed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Dead letters: no longer dead, but pending.
+	Dead uint32 `protobuf:"varint,1,opt,name=dead,proto3" json:"dead,omitempty"`
+	// New deliveries, of what had been accepted or rejected.
+	Planned       uint32 `protobuf:"varint,2,opt,name=planned,proto3" json:"planned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replayed) Reset() {
+	*x = Replayed{}
+	mi := &file_belfry_v1_delivery_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replayed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replayed) ProtoMessage() {}
+
+func (x *Replayed) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_delivery_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replayed.ProtoReflect.Descriptor instead.
+func (*Replayed) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_delivery_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Replayed) GetDead() uint32 {
+	if x != nil {
+		return x.Dead
+	}
+	return 0
+}
+
+func (x *Replayed) GetPlanned() uint32 {
+	if x != nil {
+		return x.Planned
+	}
+	return 0
+}
+
 // ResultBatch is the value on belfry.results.<platform> under the key app/run: what one source partition's commit says
 // of one run. It is written as concatenated fields, which protobuf reads as one message.
 type ResultBatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*Result              `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	Expanded      []*Expanded            `protobuf:"bytes,2,rep,name=expanded,proto3" json:"expanded,omitempty"`
+	Replayed      []*Replayed            `protobuf:"bytes,5,rep,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResultBatch) Reset() {
 	*x = ResultBatch{}
-	mi := &file_belfry_v1_delivery_proto_msgTypes[4]
+	mi := &file_belfry_v1_delivery_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +644,7 @@ func (x *ResultBatch) String() string {
 func (*ResultBatch) ProtoMessage() {}
 
 func (x *ResultBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_delivery_proto_msgTypes[4]
+	mi := &file_belfry_v1_delivery_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +657,7 @@ func (x *ResultBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultBatch.ProtoReflect.Descriptor instead.
 func (*ResultBatch) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_delivery_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_delivery_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResultBatch) GetResults() []*Result {
@@ -586,6 +670,13 @@ func (x *ResultBatch) GetResults() []*Result {
 func (x *ResultBatch) GetExpanded() []*Expanded {
 	if x != nil {
 		return x.Expanded
+	}
+	return nil
+}
+
+func (x *ResultBatch) GetReplayed() []*Replayed {
+	if x != nil {
+		return x.Replayed
 	}
 	return nil
 }
@@ -613,7 +704,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_belfry_v1_delivery_proto_msgTypes[5]
+	mi := &file_belfry_v1_delivery_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +716,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_delivery_proto_msgTypes[5]
+	mi := &file_belfry_v1_delivery_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +729,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_delivery_proto_rawDescGZIP(), []int{5}
+	return file_belfry_v1_delivery_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeadLetter) GetDelivery() *Delivery {
@@ -716,7 +807,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_belfry_v1_delivery_proto_msgTypes[6]
+	mi := &file_belfry_v1_delivery_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +819,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_delivery_proto_msgTypes[6]
+	mi := &file_belfry_v1_delivery_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +832,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_delivery_proto_rawDescGZIP(), []int{6}
+	return file_belfry_v1_delivery_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Source) GetTopic() string {
@@ -769,7 +860,7 @@ var File_belfry_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_delivery_proto_rawDesc = "" +
 	"\n" +
-	"\x18belfry/v1/delivery.proto\x12\tbelfry.v1\x1a\x16belfry/v1/device.proto\x1a\x17belfry/v1/message.proto\"\xca\x04\n" +
+	"\x18belfry/v1/delivery.proto\x12\tbelfry.v1\x1a\x16belfry/v1/device.proto\x1a\x17belfry/v1/message.proto\"\xfa\x04\n" +
 	"\bDelivery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x10\n" +
@@ -789,10 +880,12 @@ const file_belfry_v1_delivery_proto_rawDesc = "" +
 	"\aattempt\x18\r \x01(\rR\aattempt\x12\x15\n" +
 	"\x06due_at\x18\x0e \x01(\x03R\x05dueAt\x12\x1b\n" +
 	"\tlast_code\x18\x0f \x01(\tR\blastCode\x12(\n" +
-	"\x10first_attempt_at\x18\x10 \x01(\x03R\x0efirstAttemptAt\x1a<\n" +
+	"\x10first_attempt_at\x18\x10 \x01(\x03R\x0efirstAttemptAt\x12\x16\n" +
+	"\x06replay\x18\x15 \x01(\tR\x06replay\x12\x16\n" +
+	"\x06parked\x18\x14 \x01(\bR\x06parked\x1a<\n" +
 	"\x0eVariablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\x01\n" +
 	"\x06Result\x12\x1a\n" +
 	"\bdelivery\x18\x01 \x01(\fR\bdelivery\x12,\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x12.belfry.v1.OutcomeR\aoutcome\x12\x12\n" +
@@ -800,7 +893,8 @@ const file_belfry_v1_delivery_proto_rawDesc = "" +
 	"\x02at\x18\x04 \x01(\x03R\x02at\x12\x18\n" +
 	"\aattempt\x18\x05 \x01(\rR\aattempt\x12\x18\n" +
 	"\aplanned\x18\x06 \x01(\bR\aplanned\x12,\n" +
-	"\ainvalid\x18\a \x01(\v2\x12.belfry.v1.InvalidR\ainvalid\"V\n" +
+	"\ainvalid\x18\a \x01(\v2\x12.belfry.v1.InvalidR\ainvalid\x12\x18\n" +
+	"\amessage\x18\b \x01(\bR\amessage\"V\n" +
 	"\aInvalid\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x03R\x02at\x12#\n" +
@@ -808,10 +902,14 @@ const file_belfry_v1_delivery_proto_rawDesc = "" +
 	"\bExpanded\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\rR\x05chunk\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\rR\x05total\x12\x18\n" +
-	"\aplanned\x18\x03 \x01(\rR\aplanned\"k\n" +
+	"\aplanned\x18\x03 \x01(\rR\aplanned\"8\n" +
+	"\bReplayed\x12\x12\n" +
+	"\x04dead\x18\x01 \x01(\rR\x04dead\x12\x18\n" +
+	"\aplanned\x18\x02 \x01(\rR\aplanned\"\x9c\x01\n" +
 	"\vResultBatch\x12+\n" +
 	"\aresults\x18\x01 \x03(\v2\x11.belfry.v1.ResultR\aresults\x12/\n" +
-	"\bexpanded\x18\x02 \x03(\v2\x13.belfry.v1.ExpandedR\bexpanded\"\x8e\x02\n" +
+	"\bexpanded\x18\x02 \x03(\v2\x13.belfry.v1.ExpandedR\bexpanded\x12/\n" +
+	"\breplayed\x18\x05 \x03(\v2\x13.belfry.v1.ReplayedR\breplayed\"\x8e\x02\n" +
 	"\n" +
 	"DeadLetter\x12/\n" +
 	"\bdelivery\x18\x01 \x01(\v2\x13.belfry.v1.DeliveryR\bdelivery\x12\x10\n" +
@@ -855,7 +953,7 @@ func file_belfry_v1_delivery_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_delivery_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_belfry_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_belfry_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_belfry_v1_delivery_proto_goTypes = []any{
 	(Class)(0),          // 0: belfry.v1.Class
 	(Outcome)(0),        // 1: belfry.v1.Outcome
@@ -863,29 +961,31 @@ var file_belfry_v1_delivery_proto_goTypes = []any{
 	(*Result)(nil),      // 3: belfry.v1.Result
 	(*Invalid)(nil),     // 4: belfry.v1.Invalid
 	(*Expanded)(nil),    // 5: belfry.v1.Expanded
-	(*ResultBatch)(nil), // 6: belfry.v1.ResultBatch
-	(*DeadLetter)(nil),  // 7: belfry.v1.DeadLetter
-	(*Source)(nil),      // 8: belfry.v1.Source
-	nil,                 // 9: belfry.v1.Delivery.VariablesEntry
-	(*Target)(nil),      // 10: belfry.v1.Target
-	(*Message)(nil),     // 11: belfry.v1.Message
+	(*Replayed)(nil),    // 6: belfry.v1.Replayed
+	(*ResultBatch)(nil), // 7: belfry.v1.ResultBatch
+	(*DeadLetter)(nil),  // 8: belfry.v1.DeadLetter
+	(*Source)(nil),      // 9: belfry.v1.Source
+	nil,                 // 10: belfry.v1.Delivery.VariablesEntry
+	(*Target)(nil),      // 11: belfry.v1.Target
+	(*Message)(nil),     // 12: belfry.v1.Message
 }
 var file_belfry_v1_delivery_proto_depIdxs = []int32{
 	0,  // 0: belfry.v1.Delivery.class:type_name -> belfry.v1.Class
-	10, // 1: belfry.v1.Delivery.target:type_name -> belfry.v1.Target
-	9,  // 2: belfry.v1.Delivery.variables:type_name -> belfry.v1.Delivery.VariablesEntry
-	11, // 3: belfry.v1.Delivery.message:type_name -> belfry.v1.Message
+	11, // 1: belfry.v1.Delivery.target:type_name -> belfry.v1.Target
+	10, // 2: belfry.v1.Delivery.variables:type_name -> belfry.v1.Delivery.VariablesEntry
+	12, // 3: belfry.v1.Delivery.message:type_name -> belfry.v1.Message
 	1,  // 4: belfry.v1.Result.outcome:type_name -> belfry.v1.Outcome
 	4,  // 5: belfry.v1.Result.invalid:type_name -> belfry.v1.Invalid
 	3,  // 6: belfry.v1.ResultBatch.results:type_name -> belfry.v1.Result
 	5,  // 7: belfry.v1.ResultBatch.expanded:type_name -> belfry.v1.Expanded
-	2,  // 8: belfry.v1.DeadLetter.delivery:type_name -> belfry.v1.Delivery
-	8,  // 9: belfry.v1.DeadLetter.source:type_name -> belfry.v1.Source
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 8: belfry.v1.ResultBatch.replayed:type_name -> belfry.v1.Replayed
+	2,  // 9: belfry.v1.DeadLetter.delivery:type_name -> belfry.v1.Delivery
+	9,  // 10: belfry.v1.DeadLetter.source:type_name -> belfry.v1.Source
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_delivery_proto_init() }
@@ -901,7 +1001,7 @@ func file_belfry_v1_delivery_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_delivery_proto_rawDesc), len(file_belfry_v1_delivery_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -629,15 +629,17 @@ func (x *Device) GetRegisteredAt() int64 {
 	return 0
 }
 
-// DeviceGone says that a provider knows a target no more. It lies under the key app/device#gone, beside the device
+// DeviceGone says that a provider knows a target no more, or that another device has it. It lies under the key app/device#gone, beside the device
 // and on the same partition, so that compaction can keep both and a later registration wins whatever the order.
 type DeviceGone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	App   string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
 	Id    string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// The provider's own time of it where it gives one (APNs), else the time of its answer. Unix ms.
-	At            int64  `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
-	Code          string `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`
+	At   int64  `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	Code string `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`
+	// Set where another device has taken the target over (schemas.TargetHash): a device that has another one by then stays.
+	Target        []byte `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -698,6 +700,13 @@ func (x *DeviceGone) GetCode() string {
 		return x.Code
 	}
 	return ""
+}
+
+func (x *DeviceGone) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
 }
 
 // DeviceRecord is the value of every record on belfry.devices. A null value is a tombstone: the app removed the device.
@@ -828,13 +837,14 @@ const file_belfry_v1_device_proto_rawDesc = "" +
 	"\rregistered_at\x18\v \x01(\x03R\fregisteredAt\x1aO\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12&\n" +
-	"\x05value\x18\x02 \x01(\v2\x10.belfry.v1.ValueR\x05value:\x028\x01\"R\n" +
+	"\x05value\x18\x02 \x01(\v2\x10.belfry.v1.ValueR\x05value:\x028\x01\"j\n" +
 	"\n" +
 	"DeviceGone\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x12\n" +
-	"\x04code\x18\x04 \x01(\tR\x04code\"p\n" +
+	"\x04code\x18\x04 \x01(\tR\x04code\x12\x16\n" +
+	"\x06target\x18\x05 \x01(\fR\x06target\"p\n" +
 	"\fDeviceRecord\x12+\n" +
 	"\x06device\x18\x01 \x01(\v2\x11.belfry.v1.DeviceH\x00R\x06device\x12+\n" +
 	"\x04gone\x18\x02 \x01(\v2\x15.belfry.v1.DeviceGoneH\x00R\x04goneB\x06\n" +

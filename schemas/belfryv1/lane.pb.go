@@ -31,6 +31,8 @@ const (
 	DestinationState_DESTINATION_STATE_WAITING DestinationState = 2
 	// A credential is refused: nothing is sent until it is mended.
 	DestinationState_DESTINATION_STATE_STOPPED DestinationState = 3
+	// An operator holds it, its app or its lane back: see Restraint.
+	DestinationState_DESTINATION_STATE_PAUSED DestinationState = 4
 )
 
 // Enum value maps for DestinationState.
@@ -40,12 +42,14 @@ var (
 		1: "DESTINATION_STATE_OPEN",
 		2: "DESTINATION_STATE_WAITING",
 		3: "DESTINATION_STATE_STOPPED",
+		4: "DESTINATION_STATE_PAUSED",
 	}
 	DestinationState_value = map[string]int32{
 		"DESTINATION_STATE_UNSPECIFIED": 0,
 		"DESTINATION_STATE_OPEN":        1,
 		"DESTINATION_STATE_WAITING":     2,
 		"DESTINATION_STATE_STOPPED":     3,
+		"DESTINATION_STATE_PAUSED":      4,
 	}
 )
 
@@ -92,8 +96,10 @@ type LaneStatus struct {
 	InWindow uint64 `protobuf:"varint,7,opt,name=in_window,json=inWindow,proto3" json:"in_window,omitempty"`
 	InFlight uint64 `protobuf:"varint,8,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	// Age of the oldest unfinished delivery, ms.
-	OldestMs      int64                `protobuf:"varint,9,opt,name=oldest_ms,json=oldestMs,proto3" json:"oldest_ms,omitempty"`
-	Destinations  []*DestinationStatus `protobuf:"bytes,10,rep,name=destinations,proto3" json:"destinations,omitempty"`
+	OldestMs     int64                `protobuf:"varint,9,opt,name=oldest_ms,json=oldestMs,proto3" json:"oldest_ms,omitempty"`
+	Destinations []*DestinationStatus `protobuf:"bytes,10,rep,name=destinations,proto3" json:"destinations,omitempty"`
+	// Records on the partitions that are not done, what is in the windows included.
+	Backlog       uint64 `protobuf:"varint,11,opt,name=backlog,proto3" json:"backlog,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +204,13 @@ func (x *LaneStatus) GetDestinations() []*DestinationStatus {
 	return nil
 }
 
+func (x *LaneStatus) GetBacklog() uint64 {
+	if x != nil {
+		return x.Backlog
+	}
+	return 0
+}
+
 type DestinationStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	App   string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
@@ -300,13 +313,16 @@ func (x *DestinationStatus) GetParked() uint64 {
 	return 0
 }
 
-// Control is an operator's word that outlives restarts: the value on belfry.control under the key "name".
+// Control is a word to all processes that outlives restarts: the value on belfry.control. Its key says what of: "cluster",
+// or the name of a restraint.
 type Control struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
 	//
-	//	*Control_Lane
 	//	*Control_Cluster
+	//	*Control_Restraint
+	//	*Control_Replay
+	//	*Control_ReplayEnded
 	Kind          isControl_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -349,15 +365,6 @@ func (x *Control) GetKind() isControl_Kind {
 	return nil
 }
 
-func (x *Control) GetLane() *LaneControl {
-	if x != nil {
-		if x, ok := x.Kind.(*Control_Lane); ok {
-			return x.Lane
-		}
-	}
-	return nil
-}
-
 func (x *Control) GetCluster() *ClusterConfig {
 	if x != nil {
 		if x, ok := x.Kind.(*Control_Cluster); ok {
@@ -367,48 +374,93 @@ func (x *Control) GetCluster() *ClusterConfig {
 	return nil
 }
 
-type isControl_Kind interface {
-	isControl_Kind()
+func (x *Control) GetRestraint() *Restraint {
+	if x != nil {
+		if x, ok := x.Kind.(*Control_Restraint); ok {
+			return x.Restraint
+		}
+	}
+	return nil
 }
 
-type Control_Lane struct {
-	Lane *LaneControl `protobuf:"bytes,1,opt,name=lane,proto3,oneof"`
+func (x *Control) GetReplay() *Replay {
+	if x != nil {
+		if x, ok := x.Kind.(*Control_Replay); ok {
+			return x.Replay
+		}
+	}
+	return nil
+}
+
+func (x *Control) GetReplayEnded() *ReplayProgress {
+	if x != nil {
+		if x, ok := x.Kind.(*Control_ReplayEnded); ok {
+			return x.ReplayEnded
+		}
+	}
+	return nil
+}
+
+type isControl_Kind interface {
+	isControl_Kind()
 }
 
 type Control_Cluster struct {
 	Cluster *ClusterConfig `protobuf:"bytes,2,opt,name=cluster,proto3,oneof"`
 }
 
-func (*Control_Lane) isControl_Kind() {}
+type Control_Restraint struct {
+	Restraint *Restraint `protobuf:"bytes,4,opt,name=restraint,proto3,oneof"`
+}
+
+type Control_Replay struct {
+	Replay *Replay `protobuf:"bytes,10,opt,name=replay,proto3,oneof"`
+}
+
+type Control_ReplayEnded struct {
+	ReplayEnded *ReplayProgress `protobuf:"bytes,11,opt,name=replay_ended,json=replayEnded,proto3,oneof"`
+}
 
 func (*Control_Cluster) isControl_Kind() {}
 
-type LaneControl struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Platform      Platform               `protobuf:"varint,1,opt,name=platform,proto3,enum=belfry.v1.Platform" json:"platform,omitempty"`
-	Class         Class                  `protobuf:"varint,2,opt,name=class,proto3,enum=belfry.v1.Class" json:"class,omitempty"`
-	Paused        bool                   `protobuf:"varint,3,opt,name=paused,proto3" json:"paused,omitempty"`
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	By            string                 `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
-	At            int64                  `protobuf:"varint,6,opt,name=at,proto3" json:"at,omitempty"`
+func (*Control_Restraint) isControl_Kind() {}
+
+func (*Control_Replay) isControl_Kind() {}
+
+func (*Control_ReplayEnded) isControl_Kind() {}
+
+// Restraint holds back or slows down a part of the traffic for as long as its record is there. Its key names the part:
+// lane/<platform>/<class>, app/<app>, destination/<platform>/<app>/<name>, or hygiene/<platform>/<app>, which is no
+// traffic but the removal of devices that a provider does not know any more.
+type Restraint struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Paused bool                   `protobuf:"varint,1,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Requests per second. 0 means no limit. Each lane that it concerns keeps to it by itself.
+	PerSecond float64 `protobuf:"fixed64,2,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
+	// For people.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The name of the key that set it, or the role.
+	By string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	// Unix ms.
+	At            int64 `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *LaneControl) Reset() {
-	*x = LaneControl{}
+func (x *Restraint) Reset() {
+	*x = Restraint{}
 	mi := &file_belfry_v1_lane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *LaneControl) String() string {
+func (x *Restraint) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*LaneControl) ProtoMessage() {}
+func (*Restraint) ProtoMessage() {}
 
-func (x *LaneControl) ProtoReflect() protoreflect.Message {
+func (x *Restraint) ProtoReflect() protoreflect.Message {
 	mi := &file_belfry_v1_lane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -420,47 +472,40 @@ func (x *LaneControl) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use LaneControl.ProtoReflect.Descriptor instead.
-func (*LaneControl) Descriptor() ([]byte, []int) {
+// Deprecated: Use Restraint.ProtoReflect.Descriptor instead.
+func (*Restraint) Descriptor() ([]byte, []int) {
 	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *LaneControl) GetPlatform() Platform {
-	if x != nil {
-		return x.Platform
-	}
-	return Platform_PLATFORM_UNSPECIFIED
-}
-
-func (x *LaneControl) GetClass() Class {
-	if x != nil {
-		return x.Class
-	}
-	return Class_CLASS_UNSPECIFIED
-}
-
-func (x *LaneControl) GetPaused() bool {
+func (x *Restraint) GetPaused() bool {
 	if x != nil {
 		return x.Paused
 	}
 	return false
 }
 
-func (x *LaneControl) GetReason() string {
+func (x *Restraint) GetPerSecond() float64 {
+	if x != nil {
+		return x.PerSecond
+	}
+	return 0
+}
+
+func (x *Restraint) GetReason() string {
 	if x != nil {
 		return x.Reason
 	}
 	return ""
 }
 
-func (x *LaneControl) GetBy() string {
+func (x *Restraint) GetBy() string {
 	if x != nil {
 		return x.By
 	}
 	return ""
 }
 
-func (x *LaneControl) GetAt() int64 {
+func (x *Restraint) GetAt() int64 {
 	if x != nil {
 		return x.At
 	}
@@ -533,7 +578,7 @@ var File_belfry_v1_lane_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"\x14belfry/v1/lane.proto\x12\tbelfry.v1\x1a\x18belfry/v1/delivery.proto\x1a\x16belfry/v1/device.proto\"\xe9\x02\n" +
+	"\x14belfry/v1/lane.proto\x12\tbelfry.v1\x1a\x18belfry/v1/delivery.proto\x1a\x16belfry/v1/device.proto\x1a\x16belfry/v1/replay.proto\"\x83\x03\n" +
 	"\n" +
 	"LaneStatus\x12/\n" +
 	"\bplatform\x18\x01 \x01(\x0e2\x13.belfry.v1.PlatformR\bplatform\x12&\n" +
@@ -549,7 +594,8 @@ const file_belfry_v1_lane_proto_rawDesc = "" +
 	"\tin_flight\x18\b \x01(\x04R\binFlight\x12\x1b\n" +
 	"\toldest_ms\x18\t \x01(\x03R\boldestMs\x12@\n" +
 	"\fdestinations\x18\n" +
-	" \x03(\v2\x1c.belfry.v1.DestinationStatusR\fdestinations\"\xe5\x01\n" +
+	" \x03(\v2\x1c.belfry.v1.DestinationStatusR\fdestinations\x12\x18\n" +
+	"\abacklog\x18\v \x01(\x04R\abacklog\"\xe5\x01\n" +
 	"\x11DestinationStatus\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x121\n" +
@@ -558,27 +604,31 @@ const file_belfry_v1_lane_proto_rawDesc = "" +
 	"\x05until\x18\x05 \x01(\x03R\x05until\x12\x1b\n" +
 	"\tin_flight\x18\x06 \x01(\x04R\binFlight\x12\x14\n" +
 	"\x05limit\x18\a \x01(\x04R\x05limit\x12\x16\n" +
-	"\x06parked\x18\b \x01(\x04R\x06parked\"u\n" +
-	"\aControl\x12,\n" +
-	"\x04lane\x18\x01 \x01(\v2\x16.belfry.v1.LaneControlH\x00R\x04lane\x124\n" +
-	"\acluster\x18\x02 \x01(\v2\x18.belfry.v1.ClusterConfigH\x00R\aclusterB\x06\n" +
-	"\x04kind\"\xb6\x01\n" +
-	"\vLaneControl\x12/\n" +
-	"\bplatform\x18\x01 \x01(\x0e2\x13.belfry.v1.PlatformR\bplatform\x12&\n" +
-	"\x05class\x18\x02 \x01(\x0e2\x10.belfry.v1.ClassR\x05class\x12\x16\n" +
-	"\x06paused\x18\x03 \x01(\bR\x06paused\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x0e\n" +
-	"\x02by\x18\x05 \x01(\tR\x02by\x12\x0e\n" +
-	"\x02at\x18\x06 \x01(\x03R\x02at\"O\n" +
+	"\x06parked\x18\b \x01(\x04R\x06parked\"\xf0\x01\n" +
+	"\aControl\x124\n" +
+	"\acluster\x18\x02 \x01(\v2\x18.belfry.v1.ClusterConfigH\x00R\acluster\x124\n" +
+	"\trestraint\x18\x04 \x01(\v2\x14.belfry.v1.RestraintH\x00R\trestraint\x12+\n" +
+	"\x06replay\x18\n" +
+	" \x01(\v2\x11.belfry.v1.ReplayH\x00R\x06replay\x12>\n" +
+	"\freplay_ended\x18\v \x01(\v2\x19.belfry.v1.ReplayProgressH\x00R\vreplayEndedB\x06\n" +
+	"\x04kindJ\x04\b\x01\x10\x02\"z\n" +
+	"\tRestraint\x12\x16\n" +
+	"\x06paused\x18\x01 \x01(\bR\x06paused\x12\x1d\n" +
+	"\n" +
+	"per_second\x18\x02 \x01(\x01R\tperSecond\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x0e\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\"O\n" +
 	"\rClusterConfig\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\rR\x06schema\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12\x0e\n" +
-	"\x02at\x18\x03 \x01(\x03R\x02at*\x8f\x01\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at*\xad\x01\n" +
 	"\x10DestinationState\x12!\n" +
 	"\x1dDESTINATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16DESTINATION_STATE_OPEN\x10\x01\x12\x1d\n" +
 	"\x19DESTINATION_STATE_WAITING\x10\x02\x12\x1d\n" +
-	"\x19DESTINATION_STATE_STOPPED\x10\x03B+Z)github.com/belfry/belfry/schemas/belfryv1b\x06proto3"
+	"\x19DESTINATION_STATE_STOPPED\x10\x03\x12\x1c\n" +
+	"\x18DESTINATION_STATE_PAUSED\x10\x04B+Z)github.com/belfry/belfry/schemas/belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_lane_proto_rawDescOnce sync.Once
@@ -599,20 +649,22 @@ var file_belfry_v1_lane_proto_goTypes = []any{
 	(*LaneStatus)(nil),        // 1: belfry.v1.LaneStatus
 	(*DestinationStatus)(nil), // 2: belfry.v1.DestinationStatus
 	(*Control)(nil),           // 3: belfry.v1.Control
-	(*LaneControl)(nil),       // 4: belfry.v1.LaneControl
+	(*Restraint)(nil),         // 4: belfry.v1.Restraint
 	(*ClusterConfig)(nil),     // 5: belfry.v1.ClusterConfig
 	(Platform)(0),             // 6: belfry.v1.Platform
 	(Class)(0),                // 7: belfry.v1.Class
+	(*Replay)(nil),            // 8: belfry.v1.Replay
+	(*ReplayProgress)(nil),    // 9: belfry.v1.ReplayProgress
 }
 var file_belfry_v1_lane_proto_depIdxs = []int32{
 	6, // 0: belfry.v1.LaneStatus.platform:type_name -> belfry.v1.Platform
 	7, // 1: belfry.v1.LaneStatus.class:type_name -> belfry.v1.Class
 	2, // 2: belfry.v1.LaneStatus.destinations:type_name -> belfry.v1.DestinationStatus
 	0, // 3: belfry.v1.DestinationStatus.state:type_name -> belfry.v1.DestinationState
-	4, // 4: belfry.v1.Control.lane:type_name -> belfry.v1.LaneControl
-	5, // 5: belfry.v1.Control.cluster:type_name -> belfry.v1.ClusterConfig
-	6, // 6: belfry.v1.LaneControl.platform:type_name -> belfry.v1.Platform
-	7, // 7: belfry.v1.LaneControl.class:type_name -> belfry.v1.Class
+	5, // 4: belfry.v1.Control.cluster:type_name -> belfry.v1.ClusterConfig
+	4, // 5: belfry.v1.Control.restraint:type_name -> belfry.v1.Restraint
+	8, // 6: belfry.v1.Control.replay:type_name -> belfry.v1.Replay
+	9, // 7: belfry.v1.Control.replay_ended:type_name -> belfry.v1.ReplayProgress
 	8, // [8:8] is the sub-list for method output_type
 	8, // [8:8] is the sub-list for method input_type
 	8, // [8:8] is the sub-list for extension type_name
@@ -627,9 +679,12 @@ func file_belfry_v1_lane_proto_init() {
 	}
 	file_belfry_v1_delivery_proto_init()
 	file_belfry_v1_device_proto_init()
+	file_belfry_v1_replay_proto_init()
 	file_belfry_v1_lane_proto_msgTypes[2].OneofWrappers = []any{
-		(*Control_Lane)(nil),
 		(*Control_Cluster)(nil),
+		(*Control_Restraint)(nil),
+		(*Control_Replay)(nil),
+		(*Control_ReplayEnded)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

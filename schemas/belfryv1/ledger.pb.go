@@ -43,7 +43,9 @@ type Account struct {
 	FirstAt int64 `protobuf:"varint,14,opt,name=first_at,json=firstAt,proto3" json:"first_at,omitempty"`
 	LastAt  int64 `protobuf:"varint,15,opt,name=last_at,json=lastAt,proto3" json:"last_at,omitempty"`
 	// Every code but accepted, with its count. At most 64 codes; the rest under "other".
-	Codes         map[string]uint64 `protobuf:"bytes,16,rep,name=codes,proto3" json:"codes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Codes map[string]uint64 `protobuf:"bytes,16,rep,name=codes,proto3" json:"codes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Not an end: how many deliveries replays sent again, dead letters among them.
+	Replayed      uint64 `protobuf:"varint,20,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -190,11 +192,18 @@ func (x *Account) GetCodes() map[string]uint64 {
 	return nil
 }
 
+func (x *Account) GetReplayed() uint64 {
+	if x != nil {
+		return x.Replayed
+	}
+	return 0
+}
+
 var File_belfry_v1_ledger_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_ledger_proto_rawDesc = "" +
 	"\n" +
-	"\x16belfry/v1/ledger.proto\x12\tbelfry.v1\x1a\x16belfry/v1/device.proto\"\xab\x04\n" +
+	"\x16belfry/v1/ledger.proto\x12\tbelfry.v1\x1a\x16belfry/v1/device.proto\"\xc7\x04\n" +
 	"\aAccount\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12/\n" +
@@ -212,7 +221,8 @@ const file_belfry_v1_ledger_proto_rawDesc = "" +
 	"\fchunks_total\x18\r \x01(\rR\vchunksTotal\x12\x19\n" +
 	"\bfirst_at\x18\x0e \x01(\x03R\afirstAt\x12\x17\n" +
 	"\alast_at\x18\x0f \x01(\x03R\x06lastAt\x123\n" +
-	"\x05codes\x18\x10 \x03(\v2\x1d.belfry.v1.Account.CodesEntryR\x05codes\x1a8\n" +
+	"\x05codes\x18\x10 \x03(\v2\x1d.belfry.v1.Account.CodesEntryR\x05codes\x12\x1a\n" +
+	"\breplayed\x18\x14 \x01(\x04R\breplayed\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
