@@ -174,7 +174,7 @@ func TestEveryRecordIsInTheDocs(t *testing.T) {
 		t.Fatalf("%s lacks %q", recordsPage, recordsBegin)
 	}
 	var want strings.Builder
-	for _, file := range []string{"device", "message", "campaign", "delivery", "ledger", "event", "lane"} {
+	for _, file := range []string{"device", "message", "campaign", "delivery", "ledger", "event", "lane", "replay"} {
 		text, err := os.ReadFile("schemas/belfry/v1/" + file + ".proto")
 		if err != nil {
 			t.Fatal(err)
