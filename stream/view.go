@@ -2,11 +2,13 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -157,7 +159,11 @@ func (v *View) ends(ctx context.Context, adm *kadm.Client) (map[int32]int64, err
 			return ends, nil
 		}
 		if ctx.Err() == nil {
-			v.k.Log.Warn("view cannot find the end of its topic", "topic", v.topic, "err", err)
+			if errors.Is(err, kerr.UnknownTopicOrPartition) {
+				v.k.Log.Warn("a topic is missing; waiting for it: run belfry topics apply", "topic", v.topic)
+			} else {
+				v.k.Log.Warn("view cannot find the end of its topic", "topic", v.topic, "err", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
