@@ -125,10 +125,21 @@ func acceptedOnKafka(t *testing.T, k *stream.Kafka) int64 {
 	return int64(len(ids))
 }
 
-// produce writes records to topics named without prefix.
+// produce writes records to topics named without prefix, to partitions by their keys.
 func produce(t *testing.T, k *stream.Kafka, records ...*kgo.Record) {
 	t.Helper()
-	client, err := k.Client()
+	write(t, k, nil, records)
+}
+
+// produceTo writes each record to the partition that it names.
+func produceTo(t *testing.T, k *stream.Kafka, records ...*kgo.Record) {
+	t.Helper()
+	write(t, k, []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner())}, records)
+}
+
+func write(t *testing.T, k *stream.Kafka, opts []kgo.Opt, records []*kgo.Record) {
+	t.Helper()
+	client, err := k.Client(opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

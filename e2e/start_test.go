@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
+	"github.com/belfry/belfry/stream/streamtest"
+)
+
+// elsewhere is a world whose serve runs on a Kafka that it does not hold itself.
+func elsewhere(t *testing.T, k *stream.Kafka) *world {
+	t.Helper()
+	return newWorld(t, options{devices: 50, env: []string{
+		"BELFRY_KAFKA_BROKERS=" + strings.Join(k.Brokers, ","), "BELFRY_KAFKA_PREFIX=" + k.Prefix,
+	}})
+}
+
+// refused starts serve, which must end by itself, saying all the words in its last line.
+func (w *world) refused(words ...string) {
+	w.t.Helper()
+	p := launch(w.t, "serve", w.env, "serve")
+	p.wait()
+	if p.err == nil {
+		w.t.Errorf("serve ended well, and should have refused")
+	}
+	for _, word := range words {
+		if !strings.Contains(p.log.String(), word) {
+			w.t.Errorf("serve does not say %q, but:\n%s", word, p.log.tail())
+		}
+	}
+}
+
+func TestStartRefusesConfiguration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{devices: 1, edit: func(yaml string) string {
+		return strings.Replace(yaml, "    apns:\n", "    apnz:\n", 1) + "kafka: {borkers: [\"127.0.0.1:1\"]}\n"
+	}})
+	w.refused("belfry.yaml:", "apps.demo.apnz: unknown key; did you mean \"apns\"", "kafka.borkers: unknown key; did you mean \"brokers\"")
+
+	w = newWorld(t, options{devices: 1})
+	if err := os.Remove(filepath.Join(w.dir, "sim", "demo", "apns.p8")); err != nil {
+		t.Fatal(err)
+	}
+	w.refused("apns.p8", "no such file")
+
+	w = newWorld(t, options{devices: 1})
+	w.write("sim/demo/firebase.json", `{"type": "service_account"}`)
+	w.refused("senders.fcm", "demo")
+}
+
+// Two that share a data folder would destroy each other's work.
+func TestStartRefusesASecondOne(t *testing.T) {
+	t.Parallel()
+	if realKafka != "" {
+		t.Skip("the embedded Kafka's folder is not used on a real one")
+	}
+	w := newWorld(t, options{devices: 1})
+	w.start()
+	w.env = append(w.env, "BELFRY_LISTEN="+freeAddress(t))
+	w.refused("is in use by another belfry")
+}
+
+func TestStartRefusesANewerCluster(t *testing.T) {
+	t.Parallel()
+	k := streamtest.Kafka(t)
+	value, err := proto.Marshal(&pb.Control{Kind: &pb.Control_Cluster{Cluster: &pb.ClusterConfig{
+		Schema: stream.ClusterSchema + 1, Shards: schemas.Shards,
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	produce(t, k, &kgo.Record{Topic: schemas.TopicControl, Key: []byte("cluster"), Value: value})
+	elsewhere(t, k).refused("run a newer release")
+}
+
+// A Kafka that is away is waited for: serve says so, and starts when it comes.
+func TestStartWaitsForKafka(t *testing.T) {
+	t.Parallel()
+	k := streamtest.Kafka(t)
+	if err := stream.MarkCluster(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	w := elsewhere(t, k)
+	door := freeAddress(t)
+	w.env = append(w.env, "BELFRY_KAFKA_BROKERS="+door)
+	w.serve = launch(t, "serve", w.env, "serve")
+	w.serve.says("level=WARN", door)
+	forward(t, door, k.Brokers[0])
+	w.ready(w.serve)
+	w.serve.stop() // the way to Kafka closes when nobody uses it any more
+}
+
+// forward lets connections through to another address.
+func forward(t *testing.T, from, to string) {
+	t.Helper()
+	l, err := net.Listen("tcp", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		all.Wait()
+	})
+	all.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+				all.Go(func() {
+					_, _ = io.Copy(way[0], way[1]) // ends with either side
+					way[0].Close()
+				})
+			}
+		}
+	})
+}
+
+// On a cluster without a topic the role that needs it says so, with the command that mends it, and goes on by itself after.
+func TestStartOnAClusterWithoutATopic(t *testing.T) {
+	t.Parallel()
+	k := streamtest.Kafka(t)
+	if err := stream.MarkCluster(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	topic := k.Topic(schemas.TopicSend(pb.Platform_PLATFORM_APNS, pb.Class_CLASS_BULK))
+	if _, err := kadm.NewClient(streamtest.Client(t, k)).DeleteTopics(t.Context(), topic); err != nil {
+		t.Fatal(err)
+	}
+	w := elsewhere(t, k)
+	w.start()
+	w.serve.says(topic, "belfry topics apply")
+	if planned := w.belfry("topics", "plan"); !strings.Contains(planned, topic) {
+		t.Errorf("topics plan does not show the missing %s:\n%s", topic, planned)
+	}
+	w.belfry("topics", "apply")
+	w.register("demo")
+	w.campaign("demo", everyone("c1"))
+	w.balanced(w.ended("demo", "c1"))
+}
+
+// On a cluster that nobody has prepared, serve says how to.
+func TestStartOnAnEmptyCluster(t *testing.T) {
+	t.Parallel()
+	k := streamtest.Kafka(t, streamtest.Topic{Name: "unrelated", Partitions: 1})
+	w := elsewhere(t, k)
+	p := launch(t, "serve", w.env, "serve")
+	p.says("belfry topics apply")
+	w.belfry("topics", "apply")
+	if p.running() {
+		w.ready(p)
+		return
+	}
+	w.start()
+}
