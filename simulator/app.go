@@ -97,6 +97,19 @@ func (s *Simulator) ServiceAccount(a *App) ([]byte, error) {
 // WriteFiles writes what `belfry serve` needs to send through this simulator: belfry.yaml, ca.pem, and for each app a
 // directory with its credentials, API key and devices.
 func (s *Simulator) WriteFiles(dir string) error {
+	if err := s.WriteSetup(dir); err != nil {
+		return err
+	}
+	for _, a := range s.world.apps {
+		if err := s.writeDevices(filepath.Join(dir, a.Name), a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteSetup writes the same but for the devices: who has the simulator at hand needs no copy of them.
+func (s *Simulator) WriteSetup(dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return fmt.Errorf("simulator: write files: %w", err)
@@ -124,6 +137,10 @@ func (s *Simulator) writeApp(dir string, a *App) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func (s *Simulator) writeDevices(dir string, a *App) error {
 	f, err := os.Create(filepath.Join(dir, "devices.ndjson"))
 	if err != nil {
 		return fmt.Errorf("simulator: write devices: %w", err)

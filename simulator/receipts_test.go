@@ -160,3 +160,20 @@ func TestControl(t *testing.T) {
 		t.Error(status)
 	}
 }
+
+// Whoever listens hears of each delivery when it is accepted, and of none that is refused.
+func TestAcceptedIsTold(t *testing.T) {
+	var told []ID
+	s := start(t, func(o *Options) { o.Accepted = func(id ID) { told = append(told, id) } })
+	apns := newPusher(t, s, "demo", APNs)
+	apns.want(1, 200)
+	if err := s.SetFault("sick", Fault{Kind: Status, Status: 503}); err != nil {
+		t.Fatal(err)
+	}
+	apns.want(2, 503)
+	s.ClearFaults()
+	apns.want(3, 200)
+	if len(told) != 2 || told[0] != deliveryID(1) || told[1] != deliveryID(3) {
+		t.Errorf("told of %v", told)
+	}
+}

@@ -177,6 +177,9 @@ func (e *endpoint) answer(r *http.Request, body []byte, app int) (a answer, ok b
 func (e *endpoint) judge(r *http.Request, body []byte, app int) answer {
 	a := e.provider.judge(r, body)
 	if a.accepted {
+		if e.sim.accepted != nil && a.named {
+			e.sim.accepted(a.id)
+		}
 		e.sim.receipts.accepted(a.id, a.named, e.sim.appName(app), e.service, a.status, e.sim.now())
 	}
 	return a

@@ -30,6 +30,9 @@ type Options struct {
 
 	// Now is the clock that judges tokens. nil: time.Now.
 	Now func() time.Time
+
+	// Accepted, if set, is told of every delivery accepted, at that moment and from many goroutines: it must return soon.
+	Accepted func(ID)
 }
 
 // Streams are each platform's SETTINGS_MAX_CONCURRENT_STREAMS.
@@ -77,6 +80,7 @@ type Simulator struct {
 	world     *world
 	authority *authority
 	now       func() time.Time
+	accepted  func(ID) // nil: nobody asks
 	faults    faults
 	receipts  *receipts
 	endpoints [services]*endpoint
@@ -114,7 +118,7 @@ func Start(o Options) (*Simulator, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Simulator{world: w, authority: ca, now: o.Now, receipts: r, host: o.Host, stop: cancel}
+	s := &Simulator{world: w, authority: ca, now: o.Now, accepted: o.Accepted, receipts: r, host: o.Host, stop: cancel}
 	if err := s.serve(ctx, o); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
