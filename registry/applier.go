@@ -30,7 +30,9 @@ func NewApplier(k *stream.Kafka, g *Registry) *Applier {
 	a.consumer = stream.NewConsumer(k, stream.Options{
 		Name:   "registry",
 		Topics: []string{schemas.TopicDevices},
-		Handle: a.handle,
+		// A Handle call applies all that waits in two round trips; more than this only takes memory.
+		Records: 1024,
+		Handle:  a.handle,
 	})
 	return a
 }
