@@ -27,6 +27,12 @@ With --dir it first writes there all that is needed to send to it: belfry.yaml f
 certificates, and devices for belfry devices import.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir != "" {
+				// First, for --receipts may lie in it.
+				if err := os.MkdirAll(dir, 0o700); err != nil {
+					return err
+				}
+			}
 			s, err := simulator.Start(o)
 			if err != nil {
 				return err
