@@ -30,7 +30,7 @@ func (w *world) onKafka(do func(*stream.Kafka)) {
 // up here.
 func (w *world) onKafkaAsItLies(do func(*stream.Kafka)) {
 	w.t.Helper()
-	if realKafka != "" {
+	if realKafka() != "" {
 		w.onKafka(do)
 		return
 	}
@@ -44,8 +44,8 @@ func (w *world) onKafkaAsItLies(do func(*stream.Kafka)) {
 func (w *world) openKafka(dir string, do func(*stream.Kafka)) {
 	w.t.Helper()
 	k := &stream.Kafka{Prefix: w.prefix, Instance: "test", Log: streamtest.Log(w.t)}
-	if realKafka != "" {
-		k.Brokers = strings.Split(realKafka, ",")
+	if realKafka() != "" {
+		k.Brokers = strings.Split(realKafka(), ",")
 	} else {
 		e, err := stream.StartEmbedded(dir)
 		if err != nil {
@@ -155,7 +155,7 @@ func write(t *testing.T, k *stream.Kafka, opts []kgo.Opt, records []*kgo.Record)
 // removeTopics removes the topics of a prefix from the real Kafka when the test has ended.
 func removeTopics(t *testing.T, prefix string) {
 	t.Cleanup(func() {
-		k := &stream.Kafka{Brokers: strings.Split(realKafka, ","), Prefix: prefix, Log: slog.New(slog.DiscardHandler)}
+		k := &stream.Kafka{Brokers: strings.Split(realKafka(), ","), Prefix: prefix, Log: slog.New(slog.DiscardHandler)}
 		client, err := k.Client()
 		if err != nil {
 			t.Error(err)
@@ -185,7 +185,7 @@ func removeTopics(t *testing.T, prefix string) {
 // removeKeys removes the keys of a prefix from the real Redis when the test has ended.
 func removeKeys(t *testing.T, prefix string) {
 	t.Cleanup(func() {
-		r, err := registry.OpenRedis(registry.RedisConfig{Addresses: []string{realRedis}, Prefix: prefix})
+		r, err := registry.OpenRedis(registry.RedisConfig{Addresses: []string{realRedis()}, Prefix: prefix})
 		if err != nil {
 			t.Error(err)
 			return

@@ -15,6 +15,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	_ "github.com/belfry/belfry/config"
+	_ "github.com/belfry/belfry/fanout"
+	_ "github.com/belfry/belfry/ledger"
+	_ "github.com/belfry/belfry/senders/apns"
+	_ "github.com/belfry/belfry/senders/fcm"
+	_ "github.com/belfry/belfry/senders/webpush"
 )
 
 // binary is the belfry under test.
@@ -81,9 +88,24 @@ func environ(more ...string) []string {
 	return append(own, more...)
 }
 
+// seen lets go test see what its result depends on: the roles by their import, and the command, which cannot be imported,
+// by being read. Else it would show an old result for a new binary.
+var seen = sync.OnceValue(func() error {
+	files, err := filepath.Glob("../cmd/belfry/*.go")
+	for _, file := range files {
+		if _, e := os.ReadFile(file); e != nil {
+			err = e
+		}
+	}
+	return err
+})
+
 // launch starts belfry. It is killed when the test ends, and its log shown if the test has failed.
 func launch(t *testing.T, name string, env []string, args ...string) *process {
 	t.Helper()
+	if err := seen(); err != nil {
+		t.Fatal(err)
+	}
 	p := &process{t: t, name: name, cmd: exec.Command(binary, args...), ended: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = env, &p.out, &p.log
 	p.cmd.Dir = t.TempDir() // so that a stray relative path does no harm
@@ -195,6 +217,9 @@ type finished struct {
 // command runs belfry to its end.
 func command(t *testing.T, env []string, args ...string) finished {
 	t.Helper()
+	if err := seen(); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)

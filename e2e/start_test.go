@@ -63,7 +63,7 @@ func TestStartRefusesConfiguration(t *testing.T) {
 // Two that share a data folder would destroy each other's work.
 func TestStartRefusesASecondOne(t *testing.T) {
 	t.Parallel()
-	if realKafka != "" {
+	if realKafka() != "" {
 		t.Skip("the embedded Kafka's folder is not used on a real one")
 	}
 	w := newWorld(t, options{devices: 1})

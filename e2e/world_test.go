@@ -19,12 +19,14 @@ import (
 	"github.com/belfry/belfry/simulator"
 )
 
-// realKafka and realRedis are the addresses of real ones, if there are.
-var realKafka, realRedis = os.Getenv("BELFRY_TEST_KAFKA"), os.Getenv("BELFRY_TEST_REDIS")
+// realKafka and realRedis are the addresses of real ones, if there are. They are asked for within tests only: go test
+// does not see what variables decide before, and would show an old result for new ones.
+func realKafka() string { return os.Getenv("BELFRY_TEST_KAFKA") }
+func realRedis() string { return os.Getenv("BELFRY_TEST_REDIS") }
 
 // needReal skips a test that means nothing on the embedded ones.
 func needReal(t *testing.T, why string) {
-	if realKafka == "" || realRedis == "" {
+	if realKafka() == "" || realRedis() == "" {
 		t.Skipf("%s: needs a real Kafka and a real Redis (BELFRY_TEST_KAFKA and BELFRY_TEST_REDIS)", why)
 	}
 }
@@ -71,7 +73,10 @@ func newWorld(t *testing.T, o options) *world {
 		"BELFRY_CONFIG=" + config, "BELFRY_LISTEN=" + listen, "BELFRY_DATA_DIR=" + filepath.Join(w.dir, "data"),
 		"BELFRY_INSTANCE=e2e", "BELFRY_SERVER=" + w.api, "BELFRY_KEY=" + w.key("demo"),
 	}, o.env...)...)
-	w.useRealOnes()
+	w.shareRealOnes()
+	if realKafka() != "" {
+		w.belfry("topics", "apply")
+	}
 	return w
 }
 
@@ -92,18 +97,17 @@ func (w *world) simulate() {
 	w.control = "http://" + addresses["control"]
 }
 
-// useRealOnes puts the world on a real Kafka and Redis, under names of its own, where they are at hand.
-func (w *world) useRealOnes() {
+// shareRealOnes puts the world on a real Kafka and Redis, under names of its own, where they are at hand.
+func (w *world) shareRealOnes() {
 	name := fmt.Sprintf("e2e%08x", rand.Uint32())
-	if realRedis != "" {
-		w.env = append(w.env, "BELFRY_REDIS_ADDRESSES="+realRedis, "BELFRY_REDIS_PREFIX="+name+":")
+	if realRedis() != "" {
+		w.env = append(w.env, "BELFRY_REDIS_ADDRESSES="+realRedis(), "BELFRY_REDIS_PREFIX="+name+":")
 		removeKeys(w.t, name+":")
 	}
-	if realKafka != "" {
+	if realKafka() != "" {
 		w.prefix = name + "."
-		w.env = append(w.env, "BELFRY_KAFKA_BROKERS="+realKafka, "BELFRY_KAFKA_PREFIX="+w.prefix)
+		w.env = append(w.env, "BELFRY_KAFKA_BROKERS="+realKafka(), "BELFRY_KAFKA_PREFIX="+w.prefix)
 		removeTopics(w.t, w.prefix)
-		w.belfry("topics", "apply")
 	}
 }
 
@@ -116,11 +120,17 @@ func (w *world) start() {
 
 func (w *world) ready(p *process) {
 	w.t.Helper()
-	until(w.t, p.name+" is ready", func() bool {
+	p.answers(w.api + "/readyz")
+}
+
+// answers waits until a URL of the process is answered with 200.
+func (p *process) answers(url string) {
+	p.t.Helper()
+	until(p.t, p.name+" is ready", func() bool {
 		if !p.running() {
-			w.t.Fatalf("%s ended: %v", p.name, p.err)
+			p.t.Fatalf("%s ended: %v", p.name, p.err)
 		}
-		resp, err := http.Get(w.api + "/readyz")
+		resp, err := http.Get(url)
 		if err != nil {
 			return false
 		}
@@ -133,22 +143,36 @@ func (w *world) ready(p *process) {
 // it is still free when a process that was killed starts again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
+	return fmt.Sprintf("127.0.0.1:%d", freePorts(t, 1))
 }
 
-func (w *world) read(name string) string {
-	w.t.Helper()
-	b, err := os.ReadFile(filepath.Join(w.dir, name))
+// freePorts is the first of n in a row.
+func freePorts(t *testing.T, n int) int {
+	t.Helper()
+	for range 100 {
+		first, free := 20000+rand.IntN(12000-n), 0
+		for ; free < n; free++ {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+free))
+			if err != nil {
+				break
+			}
+			l.Close()
+		}
+		if free == n {
+			return first
+		}
+	}
+	t.Fatalf("no %d free ports in a row", n)
+	return 0
+}
+
+func (w *world) read(name string) string { return readFile(w.t, filepath.Join(w.dir, name)) }
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return string(b)
 }
