@@ -164,7 +164,7 @@ func TestEveryTopicIsInTheDocs(t *testing.T) {
 
 const (
 	recordsPage  = "docs/records.md"
-	recordsBegin = "<!-- messages: written by go test -run TestEveryRecordIsInTheDocs -update . -->\n"
+	recordsBegin = "<!-- messages: written by make generate -->\n"
 )
 
 // docs/records.md ends with every message as the .proto files, comments included, have it.
@@ -187,7 +187,7 @@ func TestEveryRecordIsInTheDocs(t *testing.T) {
 			t.Fatal(err)
 		}
 	} else if got != want.String() {
-		t.Errorf("%s is not what the .proto files say; run: go test -run %s -update .", recordsPage, t.Name())
+		t.Errorf("%s is not what the .proto files say; run: make generate", recordsPage)
 	}
 }
 
