@@ -26,11 +26,11 @@ func BenchmarkLane(b *testing.B) {
 		b.Fatal(err)
 	}
 	p := &instantProvider{fakeProvider{platform: fcm, ceiling: 500}}
-	runs := NewRuns(k)
+	runs := NewRuns(k, fcm)
 	streamtest.Run(b, runs.Run)
 	b.ReportAllocs()
 	b.ResetTimer()
-	streamtest.Run(b, NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs}).Run)
+	streamtest.Run(b, NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(b, k)}).Run)
 	n := 0
 	streamtest.Read(b, k, func(r *kgo.Record) bool {
 		batch := &pb.ResultBatch{}

@@ -66,6 +66,7 @@ func (l *Lane) postpone(j *job, v Verdict, wait time.Duration, now time.Time) {
 		d.Attempt = j.attempts()
 	}
 	d.LastCode = valid(v.Code)
+	d.Parked = v.Next == putOff
 	d.DueAt = due.UnixMilli()
 	outs = append(outs, stream.Output{Topic: schemas.TopicRetry(l.Provider.Platform(), tier), Key: j.task.Key, Value: encode(d)})
 	j.task.Done(outs...)

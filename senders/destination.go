@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,13 +36,13 @@ type destination struct {
 	log    *slog.Logger
 	// life ends when nobody waits for answers any more.
 	life context.Context
+	*gates
 	// workers counts the goroutines of all the lane's destinations: one for each request in flight, since the libraries'
 	// transports block. They start when there is work within the limit and end when there is none.
 	workers *sync.WaitGroup
 
-	mu sync.Mutex // guards what follows
-	// queue is in order of arrival.
-	queue []*job
+	mu    sync.Mutex // guards what follows, and the gates
+	queue queue
 	// shares is what the queue holds of each partition's window.
 	shares   map[int32]share
 	inFlight int
@@ -64,15 +64,19 @@ type destination struct {
 	well, busy time.Time
 	// latency is how long an answer takes, smoothed.
 	latency time.Duration
-	// slow and parked: see park.go.
-	slow   bool
-	parked []parked
+	// slow, swept and called: see park.go.
+	slow          bool
+	swept, called time.Time
+	// parked counts what is in the retry topics on its account, by the second (Unix) in which it falls due.
+	parked map[int64]uint64
 }
 
 const (
 	stateOpen    = pb.DestinationState_DESTINATION_STATE_OPEN
 	stateWaiting = pb.DestinationState_DESTINATION_STATE_WAITING
 	stateStopped = pb.DestinationState_DESTINATION_STATE_STOPPED
+	// statePaused is only shown: the others go on beneath it.
+	statePaused = pb.DestinationState_DESTINATION_STATE_PAUSED
 
 	// tripAfter is how many faults in a row close a destination. Fewer would close it for one lost connection's worth.
 	tripAfter = 10
@@ -87,10 +91,10 @@ var (
 	holdStop   = [2]time.Duration{5 * time.Second, time.Minute}
 )
 
-func newDestination(where Destination, p Provider, timeout time.Duration, finish func(*job, Verdict), life context.Context, workers *sync.WaitGroup, log *slog.Logger) *destination {
+func newDestination(where Destination, p Provider, g *gates, timeout time.Duration, finish func(*job, Verdict), life context.Context, workers *sync.WaitGroup, log *slog.Logger) *destination {
 	return &destination{
-		Destination: where, provider: p, timeout: timeout, finish: finish, life: life, workers: workers, log: log,
-		shares: map[int32]share{}, limit: newLimit(p.Ceiling(where)), state: stateOpen,
+		Destination: where, provider: p, gates: g, timeout: timeout, finish: finish, life: life, workers: workers, log: log,
+		shares: map[int32]share{}, parked: map[int64]uint64{}, limit: newLimit(p.Ceiling(where)), state: stateOpen,
 	}
 }
 
@@ -98,7 +102,7 @@ func newDestination(where Destination, p Provider, timeout time.Duration, finish
 func (d *destination) push(j *job) {
 	j.queued = time.Now()
 	d.mu.Lock()
-	kept := d.enqueue(j, len(d.queue))
+	kept := d.enqueue(j, d.queue.push)
 	d.start(j.queued)
 	d.mu.Unlock()
 	if !kept {
@@ -108,46 +112,53 @@ func (d *destination) push(j *job) {
 
 // enqueue and dequeue keep shares in step with the queue. A job whose assignment is over is not taken: release, which
 // follows the end of an assignment, may have been here already. Called with mu held.
-func (d *destination) enqueue(j *job, at int) bool {
+func (d *destination) enqueue(j *job, put func(*job)) bool {
 	if j.ctx.Err() != nil {
 		return false
 	}
-	d.queue = slices.Insert(d.queue, at, j)
+	put(j)
 	d.account(j, 1)
 	return true
 }
 
-func (d *destination) dequeue() *job {
-	j := d.queue[0]
-	d.queue[0] = nil
-	d.queue = d.queue[1:]
-	d.account(j, -1)
+func (d *destination) dequeue(now time.Time) *job {
+	j := d.queue.pop(func(j *job) bool { return d.let(j, now) })
+	if j != nil {
+		d.account(j, -1)
+	}
 	return j
 }
 
 // ready says whether a request may begin. Called with mu held.
 func (d *destination) ready(now time.Time) bool {
 	switch {
-	case len(d.queue) == 0 || d.life.Err() != nil:
+	case d.queue.len() == 0 || d.life.Err() != nil || d.laneHeld():
 		return false
-	case d.state == stateOpen:
-		return d.inFlight < d.limit.slots()
-	default:
-		return !d.probing && !now.Before(d.until)
+	case d.state == stateOpen && d.inFlight >= d.limit.slots():
+		return false
+	case d.state != stateOpen && (d.probing || now.Before(d.until)):
+		return false
 	}
+	_, held := d.held()
+	return held == nil
 }
 
 // start gives work to new workers while there is work to begin. Called with mu held.
 func (d *destination) start(now time.Time) {
-	for d.ready(now) {
-		j := d.begin(now)
+	for j := d.begin(now); j != nil; j = d.begin(now) {
 		d.workers.Go(func() { d.work(j) })
 	}
 }
 
-// begin takes the next job into flight. Called with mu held.
+// begin takes the next job into flight, or returns nil when none may go. Called with mu held.
 func (d *destination) begin(now time.Time) *job {
-	j := d.dequeue()
+	if !d.ready(now) {
+		return nil
+	}
+	j := d.dequeue(now)
+	if j == nil {
+		return nil
+	}
 	if d.inFlight == 0 {
 		d.busy = now
 	}
@@ -177,9 +188,6 @@ func (d *destination) next() *job {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.ready(now) {
-		return nil
-	}
 	j := d.begin(now)
 	d.start(now) // The limit may have grown, or the destination opened.
 	return j
@@ -193,7 +201,7 @@ func (d *destination) ask(j *job) (v Verdict, heard bool) {
 	}
 	request, err := d.provider.Encode(j.delivery, j.message, j.begun)
 	if err != nil {
-		return refusal(err), false
+		return refusal(err, ScopeMessage), false
 	}
 	for range againAtMost {
 		now := time.Now()
@@ -208,7 +216,7 @@ func (d *destination) ask(j *job) (v Verdict, heard bool) {
 		case errors.Is(err, ErrNoToken):
 			return Verdict{Next: noToken, Code: "no-token"}, true
 		case errors.As(err, &refused):
-			return refusal(err), false
+			return refusal(err, ScopeMessage), false
 		case d.life.Err() != nil:
 			return Verdict{Next: giveBack}, false
 		}
@@ -221,13 +229,13 @@ func (d *destination) ask(j *job) (v Verdict, heard bool) {
 	return v, true
 }
 
-// refusal is what becomes of a delivery that cannot be sent at all.
-func refusal(err error) Verdict {
+// refusal is what becomes of a delivery that cannot be sent at all: for the device's sake or for the message's.
+func refusal(err error, scope Scope) Verdict {
 	var r *Refusal
 	if !errors.As(err, &r) {
 		r = &Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "unsendable"}
 	}
-	return Verdict{Next: End, Outcome: r.Outcome, Code: r.Code, Scope: ScopeMessage}
+	return Verdict{Next: End, Outcome: r.Outcome, Code: r.Code, Scope: scope}
 }
 
 // learn draws from one answer what it says about the destination, and keeps the job when it is to be asked again here.
@@ -243,7 +251,7 @@ func (d *destination) learn(j *job, v Verdict, heard bool, now time.Time) (kept 
 	}
 	if v.Next == noToken {
 		d.hold(current, stateWaiting, v, holdToken, now)
-		return d.enqueue(j, 0)
+		return d.enqueue(j, d.queue.pushFront)
 	}
 	d.latency += (now.Sub(j.begun) - d.latency) / 16
 	switch {
@@ -251,11 +259,11 @@ func (d *destination) learn(j *job, v Verdict, heard bool, now time.Time) (kept 
 		j.refreshed = true
 		d.provider.Refresh(d.Destination)
 		d.hold(current, stateWaiting, v, holdToken, now)
-		return d.enqueue(j, 0)
+		return d.enqueue(j, d.queue.pushFront)
 	case v.Next == Refresh || v.Next == Stop:
 		d.hold(current, stateStopped, v, holdStop, now)
 		// Behind the others, in case it is this delivery only that the credential may not send.
-		return d.enqueue(j, len(d.queue))
+		return d.enqueue(j, d.queue.push)
 	case v.Next == Later && (v.Slow || v.Scope == ScopeDestination):
 		d.fault(current, j, v, now)
 	default:
@@ -343,7 +351,12 @@ func (d *destination) status(now time.Time) *pb.DestinationStatus {
 	}
 	if d.state != stateOpen {
 		s.Until = d.until.UnixMilli()
-		s.Parked += uint64(len(d.queue))
+	}
+	if name, r := d.held(); r != nil {
+		s.State, s.Reason, s.Until = statePaused, strings.TrimSuffix(string(name)+": "+r.Reason, ": "), 0
+	}
+	if s.State != stateOpen {
+		s.Parked += uint64(d.queue.len())
 	}
 	return s
 }

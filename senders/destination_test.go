@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/belfry/belfry/control"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 )
@@ -22,6 +23,9 @@ type bench struct {
 	workers  sync.WaitGroup
 	budget   share
 	all      []*destination
+	valve    *valve
+	// restraints are what operators hold back.
+	restraints map[control.Name]*pb.Restraint
 
 	mu    sync.Mutex
 	ended map[*job]Verdict
@@ -30,8 +34,14 @@ type bench struct {
 func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*Answer, error)) *bench {
 	b := &bench{
 		t: t, provider: &fakeProvider{answer: answer, ceiling: 1000},
-		budget: share{records: 100, bytes: 1 << 20}, ended: map[*job]Verdict{},
+		budget: share{records: 100, bytes: 1 << 20}, ended: map[*job]Verdict{}, restraints: map[control.Name]*pb.Restraint{},
 	}
+	b.valve = newValve(fcm, bulk, func(n control.Name) *pb.Restraint {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.restraints[n]
+	})
+	b.valve.own(1, 1)
 	b.life, b.stop = context.WithCancel(t.Context())
 	t.Cleanup(func() { b.stop(); b.workers.Wait() })
 	return b
@@ -46,7 +56,8 @@ func (b *bench) destination(name string) *destination {
 		}
 		b.ended[j] = v
 	}
-	d := newDestination(Destination{App: "shop", Name: name}, b.provider, 10*time.Second, finish, b.life, &b.workers, slog.New(slog.DiscardHandler))
+	where := Destination{App: "shop", Name: name}
+	d := newDestination(where, b.provider, b.valve.gates(where, b.provider.rate), 10*time.Second, finish, b.life, &b.workers, slog.New(slog.DiscardHandler))
 	b.all = append(b.all, d)
 	return d
 }
@@ -436,10 +447,10 @@ func TestBusyDestinationIsNotStuck(t *testing.T) {
 }
 
 func TestUnsendableConcernsNoDestination(t *testing.T) {
-	if v := refusal(&Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "payload-too-large"}); v.Code != "payload-too-large" || v.Next != End {
+	if v := refusal(&Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "payload-too-large"}, ScopeMessage); v.Code != "payload-too-large" || v.Next != End {
 		t.Errorf("refusal: %+v", v)
 	}
-	if v := refusal(errors.New("odd")); v.Outcome != pb.Outcome_OUTCOME_REJECTED || v.Code == "" {
+	if v := refusal(errors.New("odd"), ScopeMessage); v.Outcome != pb.Outcome_OUTCOME_REJECTED || v.Code == "" {
 		t.Errorf("any other error: %+v", v)
 	}
 }

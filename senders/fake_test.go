@@ -17,6 +17,7 @@ type fakeProvider struct {
 	platform pb.Platform
 	answer   func(ctx context.Context, r *Request) (*Answer, error)
 	ceiling  int
+	rate     float64
 
 	mu        sync.Mutex
 	sent      []*Request
@@ -26,6 +27,8 @@ type fakeProvider struct {
 func (f *fakeProvider) Platform() pb.Platform { return f.platform }
 
 func (f *fakeProvider) Ceiling(Destination) int { return max(f.ceiling, 1) }
+
+func (f *fakeProvider) Rate(Destination) float64 { return f.rate }
 
 func (f *fakeProvider) Destination(d *pb.Delivery) (Destination, error) {
 	if d.App == "unknown-app" {

@@ -9,9 +9,6 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// pausedFor is how soon a delivery of a paused campaign is looked at again.
-const pausedFor = 5 * time.Second
-
 // job is one delivery on its way through a lane. One goroutine has it at a time.
 type job struct {
 	task *stream.Task
@@ -57,7 +54,7 @@ func (j *job) check(now time.Time) (Verdict, bool) {
 	case pb.CampaignState_CAMPAIGN_STATE_CANCELLED:
 		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_CANCELLED, Code: "cancelled"}, false
 	case pb.CampaignState_CAMPAIGN_STATE_PAUSED:
-		return Verdict{Next: putOff, Code: "paused", After: pausedFor}, false
+		return Verdict{Next: putOff, Code: "paused", After: j.run.pausedFor(now)}, false
 	default:
 		return Verdict{}, true
 	}

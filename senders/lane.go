@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
@@ -19,8 +20,9 @@ type Options struct {
 	Kafka    *stream.Kafka
 	Provider Provider
 	Class    pb.Class
-	// Runs is shared by all lanes of a process, and run by whoever made it.
-	Runs *Runs
+	// Runs and Control are shared by all lanes of a platform in a process, and run by whoever made them.
+	Runs    *Runs
+	Control *control.View
 	// Timeout is how long one request may take. 0 means 10 s, the least that FCM asks for.
 	Timeout time.Duration
 }
@@ -33,7 +35,10 @@ type Lane struct {
 	log      *slog.Logger
 	consumer *stream.Consumer
 	budget   share
+	valve    *valve
 	messages inlineMessages
+	// partitions is how many the topic has.
+	partitions atomic.Int32
 	// finished counts ends, for the drain rate.
 	finished atomic.Uint64
 
@@ -66,6 +71,7 @@ func NewLane(o Options) *Lane {
 		name:         name,
 		log:          o.Kafka.Log.With("lane", name),
 		budget:       share{windowRecords / shareOf, windowBytes / shareOf},
+		valve:        newValve(o.Provider.Platform(), o.Class, o.Control.Get),
 		destinations: map[Destination]*destination{},
 		assignments:  map[int32]context.Context{},
 	}
@@ -80,12 +86,14 @@ func NewLane(o Options) *Lane {
 }
 
 // Run sends until ctx is done. Then it gives back what has not been begun and waits up to 5 s for the answers that are
-// out. It takes no delivery before the view of the campaigns has been read to its end. Run it once.
+// out. It takes no delivery before it knows the campaigns, and what operators hold back. Run it once.
 func (l *Lane) Run(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-l.Runs.Ready():
+	for _, ready := range []<-chan struct{}{l.Runs.Ready(), l.Control.Ready()} {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ready:
+		}
 	}
 	report, err := newReporter(l)
 	if err != nil {
@@ -99,6 +107,7 @@ func (l *Lane) Run(ctx context.Context) error {
 	l.life = life
 	var ticks sync.WaitGroup
 	ticks.Go(func() { l.ticks(life, report) })
+	ticks.Go(func() { report.countPartitions(life) })
 	err = l.consumer.Run(ctx)
 	stop()
 	ticks.Wait()
@@ -125,6 +134,7 @@ func (l *Lane) ticks(life context.Context, report *reporter) {
 
 func (l *Lane) tick(now time.Time) {
 	all := l.all()
+	l.valve.own(len(l.consumer.Stats()), int(l.partitions.Load()))
 	if l.assignmentsEnded() {
 		for _, d := range all {
 			d.release()
@@ -205,10 +215,35 @@ func (l *Lane) admit(ctx context.Context, t *stream.Task) {
 	}
 	where, refused := l.Provider.Destination(d)
 	if refused != nil {
-		l.finish(j, refusal(refused))
+		l.finish(j, refusal(refused, ScopeDevice))
 		return
 	}
-	l.destination(where).push(j)
+	to := l.destination(where)
+	if due := time.UnixMilli(d.DueAt); d.Parked && time.Now().Before(due) {
+		to.unpark(due)
+	}
+	to.push(j)
+}
+
+// wants says whether a parked delivery should come back now: its campaign and its destination go on, or it has come to its
+// end. Where this instance does not know, a delivery is what it takes to find out.
+func (l *Lane) wants(p *parked, now time.Time) bool {
+	if r := l.Runs.held(p.run); r != nil {
+		switch {
+		case r.State() == pb.CampaignState_CAMPAIGN_STATE_CANCELLED:
+			return true
+		case r.State() == pb.CampaignState_CAMPAIGN_STATE_PAUSED, r.pace() > 0 && (p.paced || r.flow.starved(now)):
+			return false
+		}
+	}
+	l.mu.Lock()
+	d := l.destinations[p.where]
+	l.mu.Unlock()
+	if d == nil {
+		_, held := l.valve.gates(p.where, 0).held()
+		return held == nil && !l.valve.laneHeld()
+	}
+	return d.wants(now)
 }
 
 // resolve finds the run and the message.
@@ -239,7 +274,12 @@ func (l *Lane) destination(where Destination) *destination {
 	defer l.mu.Unlock()
 	d, ok := l.destinations[where]
 	if !ok {
-		d = newDestination(where, l.Provider, l.Timeout, l.finish, l.life, &l.workers, l.log)
+		quota := 0.0
+		if l.Class == pb.Class_CLASS_BULK {
+			// What somebody waits for is few, and is not held back for the sake of a campaign: the provider says if it is too much.
+			quota = l.Provider.Rate(where)
+		}
+		d = newDestination(where, l.Provider, l.valve.gates(where, quota), l.Timeout, l.finish, l.life, &l.workers, l.log)
 		l.destinations[where] = d
 	}
 	return d

@@ -1,19 +1,21 @@
 package senders
 
 import (
-	"slices"
 	"time"
-
-	"github.com/belfry/belfry/schemas"
 )
 
 // Parking keeps a destination that does not move from filling the window that all share. One record left waiting would in
 // time hold up everything behind it on its partition: so a record waits for a stuck destination for at most patience, and
-// all of a destination's together take at most a share of the window. The rest goes to a retry topic and comes back.
+// all of a destination's together take at most a share of the window. The rest goes to a retry topic and comes back: at
+// the latest when its time there is over, and as soon as the destination goes on (retry.go).
 //
 // A destination that merely is the busiest is not stuck: its backlog belongs in the window, and backpressure holds the
-// topic. It must make room when nothing moves, or when the provider, not this machine, sets a slow pace while others
-// could go on and only lack records.
+// topic. It must make room when nothing moves, or when the provider, an operator or a rate, not this machine, sets a slow
+// pace while others could go on and only lack records. The same holds for one campaign whose pace is slow.
+//
+// An outage does not go round and round, because the time in the retry topics grows with it: a record takes at most
+// parkRounds of them in the first hour, and six in each that follows. And it does not take in the backlog, because the
+// expanders hold an app's chunks back once many of its deliveries are parked at one destination (fanout/lanes.go).
 const (
 	patience = 5 * time.Second
 	// stalledFor is how long nothing moves before the destination counts as stuck. A short Retry-After is not worth copying
@@ -23,21 +25,23 @@ const (
 	slowAnswer = time.Second
 	// shareOf is the part of a partition's window, one in so many, that a stuck destination may hold.
 	shareOf = 4
-	// The time in the retry topic grows with the time stuck, so that an outage does not go round and round, but not beyond
-	// what people would wait for once it is over.
-	parkShortest, parkLongest = 5 * time.Second, 2 * time.Minute
+	// parkShortest and parkLongest bound the time in a retry topic.
+	parkShortest, parkLongest = 5 * time.Second, 10 * time.Minute
+	parkRounds                = 12
+)
+
+// Why a delivery was put off, beside the destination's own reason.
+const (
+	codeHeld = "held" // an operator paused its app or destination
+	codePace = "pace" // its campaign's rate
+	codeRate = "rate" // its app's or destination's
+	codeSlow = "slow"
 )
 
 // share is a part of one partition's window.
 type share struct {
 	records int
 	bytes   int64
-}
-
-// parked is how many deliveries were put off together, and when they come back.
-type parked struct {
-	due time.Time
-	n   uint64
 }
 
 // account keeps shares. Called with mu held.
@@ -56,7 +60,25 @@ func (d *destination) account(j *job, n int) {
 func (d *destination) idle(now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.state == stateOpen && len(d.queue) == 0 && now.Sub(d.well) < 10*time.Second
+	return d.state == stateOpen && d.queue.len() == 0 && now.Sub(d.well) < 10*time.Second
+}
+
+// wants says that a parked delivery should come back before its time: the destination has room, or lacks one to probe
+// with.
+func (d *destination) wants(now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, held := d.held(); held != nil || d.laneHeld() {
+		return false
+	}
+	if d.state == stateOpen {
+		return !d.slow && now.Sub(d.starved) > starvedFor && d.queue.len() < d.limit.slots()
+	}
+	if d.queue.len() > 0 || d.probing || now.Before(d.until) || now.Sub(d.called) < patience {
+		return false
+	}
+	d.called = now
+	return true
 }
 
 // tick lets a probe go that is due, and puts off what the destination may not hold. othersIdle says that other
@@ -64,46 +86,113 @@ func (d *destination) idle(now time.Time) bool {
 func (d *destination) tick(now time.Time, othersIdle bool, budget share) {
 	d.mu.Lock()
 	d.start(now)
-	moved, wait := d.overdue(now, othersIdle, budget)
-	code := d.stuckReason()
+	moved := d.overdue(now, othersIdle, budget)
+	over := d.over(now)
 	d.mu.Unlock()
-	for _, j := range moved {
-		v, ok := j.check(now)
+	for _, m := range moved {
+		v, ok := m.check(now)
 		if ok {
-			v = Verdict{Next: putOff, Code: code, After: wait}
+			v = m.away
 		}
+		d.finish(m.job, v)
+	}
+	for _, j := range over {
+		v, _ := j.check(now)
 		d.finish(j, v)
 	}
 }
 
-// overdue takes out of the queue what is to be put off, and says for how long. Called with mu held.
-func (d *destination) overdue(now time.Time, othersIdle bool, budget share) ([]*job, time.Duration) {
-	if !d.stuck(now, othersIdle) {
-		return nil, 0
+// over takes out what needs no request any more, once a second while the lane is paused: cancelled, or expired. Otherwise
+// everything comes to its turn within patience. Called with mu held.
+func (d *destination) over(now time.Time) []*job {
+	if !d.laneHeld() || now.Sub(d.swept) < time.Second {
+		return nil
 	}
-	var moved []*job
-	d.queue = slices.DeleteFunc(d.queue, func(j *job) bool {
-		s := d.shares[j.task.Partition]
-		over := s.records > budget.records || s.bytes > budget.bytes
-		if !over && now.Sub(j.queued) < patience {
+	d.swept = now
+	return d.takeOut(func(j *job) bool {
+		v, ok := j.check(now)
+		return !ok && v.Next == End
+	})
+}
+
+func (d *destination) takeOut(match func(*job) bool) []*job {
+	return d.queue.remove(func(j *job) bool {
+		if !match(j) {
 			return false
 		}
 		d.account(j, -1)
-		moved = append(moved, j)
 		return true
 	})
-	wait := parkShortest
-	if d.state != stateOpen {
-		wait = min(max(now.Sub(d.since), d.until.Sub(now), parkShortest), parkLongest)
+}
+
+// moved is a job on its way to a retry topic.
+type moved struct {
+	*job
+	away Verdict
+}
+
+// overdue takes out of the queue what is to be put off. Called with mu held.
+func (d *destination) overdue(now time.Time, othersIdle bool, budget share) []moved {
+	stuck := d.stuck(now, othersIdle)
+	var out []moved
+	for _, j := range d.takeOut(func(j *job) bool {
+		paced := !stuck && j.run != nil && j.run.flow.starved(now)
+		if !stuck && !paced {
+			return false
+		}
+		s := d.shares[j.task.Partition]
+		full := s.records > budget.records || s.bytes > budget.bytes
+		return full || now.Sub(j.queued) >= patience && (stuck || othersIdle)
+	}) {
+		out = append(out, moved{j, d.away(j, len(out), stuck, now)})
 	}
-	d.notePark(uint64(len(moved)), now.Add(schemas.TierFor(wait).Delay))
-	return moved, wait
+	return out
+}
+
+// away is the word for the n-th of the jobs that are put off together: for how long, and why. Called with mu held.
+func (d *destination) away(j *job, n int, stuck bool, now time.Time) Verdict {
+	v := Verdict{Next: putOff, Code: d.reason}
+	_, held := d.held()
+	switch rate := d.slowest(); {
+	case !stuck:
+		v.Code = codePace
+		v.After = turnAt(n, j.pace(d.valve))
+	case held != nil:
+		v.Code = codeHeld
+		v.After = now.Sub(time.UnixMilli(held.At))
+	case d.state != stateOpen:
+		v.After = max(now.Sub(d.since), d.until.Sub(now))
+	case now.Sub(d.starved) < starvedFor:
+		v.Code = codeRate
+		v.After = turnAt(int(d.parkedCount(now))+n, rate)
+	default:
+		v.Code = codeSlow
+	}
+	v.After = min(max(v.After, parkShortest), parkLongest)
+	_, due := retryAt(v.After, now)
+	d.parked[due.Unix()]++
+	return v
+}
+
+// turnAt is when the n-th of those who wait has its turn at so many a second.
+func turnAt(n int, rate float64) time.Duration {
+	switch {
+	case rate < 0: // lifted just now
+		return 0
+	case rate == 0: // no partition is left here
+		return parkLongest
+	}
+	return time.Duration(min(float64(n)/rate, parkLongest.Seconds()) * float64(time.Second))
 }
 
 // stuck says whether the destination must make room. Called with mu held.
 func (d *destination) stuck(now time.Time, othersIdle bool) bool {
-	if len(d.queue) == 0 {
+	first := d.queue.oldest()
+	if first == nil || d.laneHeld() {
 		return false
+	}
+	if _, held := d.held(); held != nil {
+		return true
 	}
 	if d.state != stateOpen {
 		return now.Sub(d.since) > stalledFor
@@ -113,54 +202,42 @@ func (d *destination) stuck(now time.Time, othersIdle bool) bool {
 		moved = d.busy
 	}
 	stalled := d.inFlight > 0 && now.Sub(moved) > stalledFor
-	behind := othersIdle && now.Sub(d.queue[0].queued) > patience
-	ownPace := d.latency > slowAnswer || d.limit.slots() < reopenLimit
+	behind := othersIdle && now.Sub(first.queued) > patience
+	ownPace := d.latency > slowAnswer || d.limit.slots() < reopenLimit || now.Sub(d.starved) < starvedFor
 	// Once slow it stays so at that pace: else it would fill the window again after each clearing.
 	d.slow = ownPace && (d.slow || stalled || behind)
 	return d.slow || stalled
 }
 
-// stuckReason is the code of a delivery put off. Called with mu held.
-func (d *destination) stuckReason() string {
-	if d.state == stateOpen {
-		return "slow"
-	}
-	return d.reason
-}
-
-// notePark and parkedCount keep count of what is in the retry topics on this destination's account. One entry stands for
-// a second, so there are no more of them than seconds in the longest park. Called with mu held.
-func (d *destination) notePark(n uint64, due time.Time) {
-	if n == 0 {
-		return
-	}
-	if last := len(d.parked) - 1; last >= 0 && due.Sub(d.parked[last].due).Abs() < time.Second {
-		d.parked[last].n += n
-		return
-	}
-	d.parked = append(d.parked, parked{due, n})
-}
-
+// parkedCount is how many deliveries are in the retry topics on this destination's account. Called with mu held.
 func (d *destination) parkedCount(now time.Time) (n uint64) {
-	d.parked = slices.DeleteFunc(d.parked, func(p parked) bool { return !now.Before(p.due) })
-	for _, p := range d.parked {
-		n += p.n
+	for due, parked := range d.parked {
+		if due < now.Unix() {
+			delete(d.parked, due)
+			continue
+		}
+		n += parked
 	}
 	return n
 }
 
+// unpark notes that a delivery is back before its time.
+func (d *destination) unpark(due time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	// It was written a little later than it was counted.
+	for _, second := range []int64{due.Unix(), due.Unix() - 1} {
+		if d.parked[second] > 0 {
+			d.parked[second]--
+			return
+		}
+	}
+}
+
 // release gives back the queued jobs whose assignment is over.
 func (d *destination) release() {
-	var gone []*job
 	d.mu.Lock()
-	d.queue = slices.DeleteFunc(d.queue, func(j *job) bool {
-		if j.ctx.Err() == nil {
-			return false
-		}
-		d.account(j, -1)
-		gone = append(gone, j)
-		return true
-	})
+	gone := d.takeOut(func(j *job) bool { return j.ctx.Err() != nil })
 	d.mu.Unlock()
 	for _, j := range gone {
 		d.finish(j, Verdict{Next: giveBack})

@@ -6,12 +6,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 )
 
 // Platform is all that sends to one platform in one process: its lanes, its retry hop, its provider's tokens, and its own
-// view of the campaigns, so that it shares nothing with another platform.
+// view of the campaigns and of control, so that it shares nothing with another platform.
 type Platform struct {
 	// Timeout is how long one request may take. 0 means 10 s. It is set before Run.
 	Timeout time.Duration
@@ -19,12 +21,12 @@ type Platform struct {
 	kafka    *stream.Kafka
 	provider Provider
 	runs     *Runs
-	retry    *Retry
+	control  *control.View
 }
 
 // NewPlatform makes a platform's senders. They start with Run.
 func NewPlatform(k *stream.Kafka, p Provider) *Platform {
-	return &Platform{kafka: k, provider: p, runs: NewRuns(k), retry: NewRetry(k, p.Platform())}
+	return &Platform{kafka: k, provider: p, runs: NewRuns(k, p.Platform()), control: control.NewView(k)}
 }
 
 // Run sends until ctx is done, then waits for the answers that are out, and returns nil. Run it once.
@@ -52,12 +54,16 @@ func (s *Platform) Run(ctx context.Context) error {
 		})
 	}
 	lean(s.runs.Run)
+	lean(s.control.Run)
 	lean(s.provider.Run)
+	lanes := map[pb.Class]*Lane{}
 	for _, class := range schemas.Classes {
-		l := NewLane(Options{Kafka: s.kafka, Provider: s.provider, Class: class, Runs: s.runs, Timeout: s.Timeout})
+		l := NewLane(Options{Kafka: s.kafka, Provider: s.provider, Class: class, Runs: s.runs, Control: s.control, Timeout: s.Timeout})
+		lanes[class] = l
 		working.Go(func() error { return l.Run(ctx) })
 	}
-	working.Go(func() error { return s.retry.Run(ctx) })
+	retry := newRetry(s.kafka, s.provider, lanes)
+	working.Go(func() error { return retry.run(ctx) })
 	err := working.Wait()
 	stop()
 	if failed := support.Wait(); err == nil {

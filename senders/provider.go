@@ -39,6 +39,10 @@ type Provider interface {
 	// Ceiling is the most requests that may be in flight to a destination, whatever the lane learns. At least 1.
 	Ceiling(d Destination) int
 
+	// Rate is the most requests a second that the provider takes from all instances together to a destination, or 0 when it
+	// names no such number. Bulk lanes keep to it.
+	Rate(d Destination) float64
+
 	// Refresh says that the provider refused the destination's token, and returns at once. Run then renews it, once however
 	// many requests were refused with it, and no more often than the provider allows. Send may fail with ErrNoToken
 	// until it has; Belfry asks for a second request after that, and if it is refused too, stops the destination.

@@ -52,6 +52,7 @@ func (l *Lane) result(j *job, v Verdict, now time.Time) stream.Output {
 	r := &pb.Result{
 		Delivery: d.Id, Outcome: v.Outcome, Code: v.Code, At: now.UnixMilli(), Attempt: j.attempts(),
 		Planned: transactional(d) && d.Attempt == 0 && d.LastCode == "",
+		Message: v.Outcome == pb.Outcome_OUTCOME_REJECTED && v.Scope == ScopeMessage,
 	}
 	if v.Outcome == pb.Outcome_OUTCOME_ACCEPTED {
 		r.Code = ""

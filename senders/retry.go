@@ -2,6 +2,8 @@ package senders
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -12,79 +14,152 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// Retry brings deliveries of one platform back from its retry topics to their send topics when they are due, and never
-// before. What has expired meanwhile goes back too: the lane ends it.
-type Retry struct {
-	platform pb.Platform
+// retry brings deliveries of one platform back from its retry topics to their send topics when they are due. Those that
+// failed by themselves come never before; those that were parked for their destination's or campaign's sake also as soon
+// as that goes on. What has expired meanwhile goes back too: the lane ends it.
+type retry struct {
+	provider Provider
+	lanes    map[pb.Class]*Lane
 	consumer *stream.Consumer
 	delays   map[string]time.Duration // by topic
+
+	mu sync.Mutex
+	// waiting is bounded by the consumer's windows.
+	waiting []*parked
 }
 
-// NewRetry makes a retry hop. It starts with Run.
-func NewRetry(k *stream.Kafka, p pb.Platform) *Retry {
-	r := &Retry{platform: p, delays: map[string]time.Duration{}}
+// parked is a record of a retry topic.
+type parked struct {
+	ctx  context.Context
+	task *stream.Task
+	send string
+	// due is not before when the provider is asked again, turn when it leaves this topic at the latest.
+	due, turn time.Time
+	// early says that it may come back before: where, run and paced are what that depends on.
+	early bool
+	class pb.Class
+	where Destination
+	run   runKey
+	paced bool
+}
+
+const (
+	// retryEvery is how late a delivery may come back.
+	retryEvery = 100 * time.Millisecond
+	// wantsEvery is how often it is looked whether parked ones may come back.
+	wantsEvery = 500 * time.Millisecond
+)
+
+func newRetry(k *stream.Kafka, p Provider, lanes map[pb.Class]*Lane) *retry {
+	r := &retry{provider: p, lanes: lanes, delays: map[string]time.Duration{}}
 	topics := make([]string, 0, len(schemas.Tiers))
 	for _, t := range schemas.Tiers {
-		topic := schemas.TopicRetry(p, t)
+		topic := schemas.TopicRetry(p.Platform(), t)
 		topics = append(topics, topic)
 		r.delays[topic] = t.Delay
 	}
 	r.consumer = stream.NewConsumer(k, stream.Options{
-		Name:   "senders." + schemas.PlatformName(p) + ".retry",
+		Name:   "senders." + schemas.PlatformName(p.Platform()) + ".retry",
 		Topics: topics,
 		Handle: r.handle,
 	})
 	return r
 }
 
-// Run brings back what falls due until ctx is done. Run it once.
-func (r *Retry) Run(ctx context.Context) error { return r.consumer.Run(ctx) }
+// run brings back what falls due until ctx is done. Run it once.
+func (r *retry) run(ctx context.Context) error {
+	// It outlives ctx until the consumer has let go of its partitions: what waits is given back by it.
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var ticks sync.WaitGroup
+	ticks.Go(func() {
+		tick := time.NewTicker(retryEvery)
+		defer tick.Stop()
+		var looked time.Time
+		for {
+			select {
+			case <-life.Done():
+				return
+			case now := <-tick.C:
+				look := now.Sub(looked) >= wantsEvery
+				if look {
+					looked = now
+				}
+				r.bringBack(now, look)
+			}
+		}
+	})
+	err := r.consumer.Run(ctx)
+	stop()
+	ticks.Wait()
+	return err
+}
 
-// handle waits for each record of one partition in turn: they fall due in the order in which they lie.
-func (r *Retry) handle(ctx context.Context, tasks []*stream.Task) {
-	for i, t := range tasks {
-		d := &pb.Delivery{}
-		send := ""
-		if proto.Unmarshal(t.Value, d) == nil && schemas.ClassName(d.Class) != "" {
-			send = schemas.TopicSend(r.platform, d.Class)
+func (r *retry) handle(ctx context.Context, tasks []*stream.Task) {
+	for _, t := range tasks {
+		if p := r.read(ctx, t); p != nil {
+			r.mu.Lock()
+			r.waiting = append(r.waiting, p)
+			r.mu.Unlock()
 		}
-		if send == "" {
-			t.Done(t.DeadLetter(schemas.TopicDead(r.platform), "undecodable", "not a belfry.v1.Delivery with a class"))
-			continue
-		}
-		due := time.UnixMilli(d.DueAt)
-		// The topic's delay is the longest that anybody may wait here. A Retry-After beyond the longest tier goes round
-		// again rather than hold up what lies behind it.
-		turn := t.Timestamp.Add(r.delays[t.Topic])
-		if turn.After(due) {
-			turn = due
-		}
-		if !sleepUntil(ctx, turn) {
-			stream.Release(tasks[i:])
-			return
-		}
-		if left := time.Until(due); left > 0 {
-			tier, _ := retryAt(left, time.Now())
-			t.Done(stream.Output{Topic: schemas.TopicRetry(r.platform, tier), Key: t.Key, Value: t.Value})
-			continue
-		}
-		failpoint.Hit(failpoint.Retry)
-		t.Done(stream.Output{Topic: send, Key: t.Key, Value: t.Value})
 	}
 }
 
-// sleepUntil waits until a moment, or says false when ctx ended first.
-func sleepUntil(ctx context.Context, at time.Time) bool {
-	wait := time.Until(at)
-	if wait <= 0 {
-		return ctx.Err() == nil
+// read decodes a record. One that is no delivery it ends, and returns nil.
+func (r *retry) read(ctx context.Context, t *stream.Task) *parked {
+	d := &pb.Delivery{}
+	if proto.Unmarshal(t.Value, d) != nil || schemas.ClassName(d.Class) == "" {
+		t.Done(t.DeadLetter(schemas.TopicDead(r.provider.Platform()), "undecodable", "not a belfry.v1.Delivery with a class"))
+		return nil
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
+	p := &parked{
+		ctx: ctx, task: t, send: schemas.TopicSend(r.provider.Platform(), d.Class), due: time.UnixMilli(d.DueAt), class: d.Class,
+	}
+	// The topic's delay is the longest that anybody waits here. A Retry-After beyond the longest tier goes round again
+	// rather than pin its partition's offset.
+	p.turn = t.Timestamp.Add(r.delays[t.Topic])
+	if p.turn.After(p.due) {
+		p.turn = p.due
+	}
+	if d.Parked {
+		where, err := r.provider.Destination(d)
+		p.early, p.where, p.paced = err == nil, where, d.LastCode == codePace
+		if d.Message == nil {
+			p.run = runKey{d.App, d.Run}
+		}
+	}
+	return p
+}
+
+// bringBack ends what waits no more. look says whether to look for parked ones too.
+func (r *retry) bringBack(now time.Time, look bool) {
+	r.mu.Lock()
+	waiting := r.waiting
+	r.waiting = nil
+	r.mu.Unlock()
+	waiting = slices.DeleteFunc(waiting, func(p *parked) bool { return r.ended(p, now, look) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = append(waiting, r.waiting...)
+}
+
+func (r *retry) ended(p *parked, now time.Time, look bool) bool {
+	switch {
+	case p.ctx.Err() != nil:
+		p.task.Release()
+	case look && p.early && r.lanes[p.class].wants(p, now):
+		r.back(p)
+	case now.Before(p.turn):
 		return false
-	case <-timer.C:
-		return true
+	case now.Before(p.due):
+		tier, _ := retryAt(p.due.Sub(now), now)
+		p.task.Done(stream.Output{Topic: schemas.TopicRetry(r.provider.Platform(), tier), Key: p.task.Key, Value: p.task.Value})
+	default:
+		r.back(p)
 	}
+	return true
+}
+
+func (r *retry) back(p *parked) {
+	failpoint.Hit(failpoint.Retry)
+	p.task.Done(stream.Output{Topic: p.send, Key: p.task.Key, Value: p.task.Value})
 }

@@ -29,7 +29,7 @@ func TestRetryBringsBackWhenDueAndNeverBefore(t *testing.T) {
 		onTopic(five, soon), onTopic(five, urgent), longRecord,
 		&kgo.Record{Topic: five, Key: []byte("garbage"), Value: []byte("\xff\xff")},
 	)
-	streamtest.Run(t, NewRetry(k, fcm).Run)
+	streamtest.Run(t, newRetry(k, &fakeProvider{platform: fcm}, nil).run)
 
 	streamtest.Read(t, k, func(r *kgo.Record) bool {
 		if r.Timestamp.Before(due.Truncate(time.Millisecond)) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,8 +20,9 @@ import (
 
 // Runs is what lanes know of the campaigns: each one's message, compiled once, and its state at this moment.
 type Runs struct {
-	view *stream.View
-	k    *stream.Kafka
+	view     *stream.View
+	k        *stream.Kafka
+	platform pb.Platform
 
 	mu   sync.RWMutex // guards what follows
 	runs map[runKey]*run
@@ -40,6 +43,11 @@ var errUnknownRun = errors.New("no campaign of this name")
 // run is one campaign as the view has it.
 type run struct {
 	state atomic.Int32
+	// changed is when the campaign was last written, Unix ms.
+	changed atomic.Int64
+	// rate is its pace on this platform, requests a second, a float64's bits.
+	rate atomic.Uint64
+	flow bucket
 	// source is the message as it lies on the topic, to notice that it changed: a draft's may.
 	source  *pb.Message
 	message func() (*message.Compiled, error)
@@ -48,9 +56,29 @@ type run struct {
 // State is safe to ask from any goroutine; it changes under way.
 func (r *run) State() pb.CampaignState { return pb.CampaignState(r.state.Load()) }
 
+// pace is the campaign's rate on this platform, requests a second, for all instances. 0: none.
+func (r *run) pace() float64 { return math.Float64frombits(r.rate.Load()) }
+
+// pausedFor is how long a delivery of a campaign that is paused stays in a retry topic: longer the longer the pause lasts,
+// so that it does not go round and round. It comes back as soon as the campaign goes on.
+func (r *run) pausedFor(now time.Time) time.Duration {
+	return min(max(now.Sub(time.UnixMilli(r.changed.Load())), parkShortest), parkLongest)
+}
+
+// paceOf is a campaign's rate on one platform. As in its expansion, the platforms with work left share it evenly.
+func paceOf(c *pb.Campaign, p pb.Platform) float64 {
+	left := 0
+	for _, of := range schemas.Platforms {
+		if of == p || c.Chunks[schemas.PlatformName(of)] > 0 && !slices.Contains(c.Settled, of) {
+			left++
+		}
+	}
+	return c.Pace.GetPerSecond() / float64(left)
+}
+
 // NewRuns makes the view. It starts with Run.
-func NewRuns(k *stream.Kafka) *Runs {
-	r := &Runs{k: k, runs: map[runKey]*run{}, unknown: map[runKey]time.Time{}}
+func NewRuns(k *stream.Kafka, p pb.Platform) *Runs {
+	r := &Runs{k: k, platform: p, runs: map[runKey]*run{}, unknown: map[runKey]time.Time{}}
 	r.view = stream.NewView(k, schemas.TopicCampaigns, r.apply)
 	return r
 }
@@ -100,6 +128,13 @@ func (r *Runs) have(key runKey, written time.Time) (found *run, known bool) {
 	return nil, known && written.Before(at)
 }
 
+// held is a run as far as it is known now, or nil.
+func (r *Runs) held(key runKey) *run {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.runs[key]
+}
+
 func missing(r *run) error {
 	if r == nil {
 		return errUnknownRun
@@ -125,10 +160,10 @@ func (r *Runs) apply(rec stream.ViewRecord) {
 		r.k.Log.Error("campaign cannot be read: its record is not a belfry.v1.Campaign; what it was before stays in force", "campaign", string(rec.Key), "partition", rec.Partition, "err", err)
 		return
 	}
-	r.set(key, c)
+	r.set(key, c, rec.Timestamp)
 }
 
-func (r *Runs) set(key runKey, c *pb.Campaign) {
+func (r *Runs) set(key runKey, c *pb.Campaign, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.unknown, key)
@@ -140,5 +175,7 @@ func (r *Runs) set(key runKey, c *pb.Campaign) {
 		})}
 		r.runs[key] = known
 	}
+	known.changed.Store(at.UnixMilli())
+	known.rate.Store(math.Float64bits(paceOf(c, r.platform)))
 	known.state.Store(int32(c.State))
 }

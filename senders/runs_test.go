@@ -15,7 +15,7 @@ import (
 
 func TestRunsFollowTheCampaigns(t *testing.T) {
 	k := streamtest.Kafka(t)
-	runs := NewRuns(k)
+	runs := NewRuns(k, fcm)
 	streamtest.Run(t, runs.Run)
 	<-runs.Ready()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

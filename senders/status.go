@@ -6,14 +6,19 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
 )
 
 // rateOver is how many seconds the drain rate is taken over.
 const rateOver = 10
+
+// countEvery is how often Kafka is asked how many partitions the lane has.
+const countEvery = 10 * time.Second
 
 // reporter writes the lane's status to belfry.lanes. It has a client of its own: status must not wait behind anything,
 // nor anything behind it.
@@ -52,6 +57,24 @@ func (r *reporter) record(value []byte) *kgo.Record {
 	return &kgo.Record{Topic: r.lane.Kafka.Topic(schemas.TopicLanes), Key: r.key, Value: value}
 }
 
+// countPartitions keeps count of the lane's partitions until ctx ends: an operator may add some.
+func (r *reporter) countPartitions(ctx context.Context) {
+	l := r.lane
+	topic := l.Kafka.Topic(schemas.TopicSend(l.Provider.Platform(), l.Class))
+	for ctx.Err() == nil {
+		asking, cancel := context.WithTimeout(ctx, countEvery)
+		topics, err := kadm.NewClient(r.client).ListTopics(asking, topic)
+		cancel()
+		if n := len(topics[topic].Partitions); err == nil && n > 0 {
+			l.partitions.Store(int32(n))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(countEvery):
+		}
+	}
+}
+
 // close takes the instance's status away: it works on nothing any more.
 func (r *reporter) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -70,6 +93,7 @@ func (r *reporter) status(now time.Time) *pb.LaneStatus {
 	for _, p := range l.consumer.Stats() {
 		s.Partitions = append(s.Partitions, p.Partition)
 		s.InWindow += uint64(p.Unfinished)
+		s.Backlog += backlog(p)
 	}
 	slices.Sort(s.Partitions)
 	for _, d := range l.all() {
@@ -82,6 +106,14 @@ func (r *reporter) status(now time.Time) *pb.LaneStatus {
 		return strings.Compare(a.App+"/"+a.Name, b.App+"/"+b.Name)
 	})
 	return s
+}
+
+// backlog is what a partition has left to do: what is in the window, and what has not been fetched.
+func backlog(p stream.PartitionStats) uint64 {
+	if p.Committed < 0 {
+		return uint64(p.Unfinished)
+	}
+	return uint64(max(int64(p.Unfinished), p.End-p.Committed-int64(p.Held-p.Unfinished)))
 }
 
 // rate is the ends a second over the last rateOver seconds. What is put off is not an end: a lane that only parks does
@@ -104,8 +136,8 @@ func (d *destination) oldest(now time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case len(d.queue) > 0:
-		return max(0, now.Sub(d.queue[0].task.Timestamp))
+	case d.queue.len() > 0:
+		return max(0, now.Sub(d.queue.oldest().task.Timestamp))
 	case d.inFlight > 0:
 		return min(now.Sub(d.busy), d.timeout)
 	}

@@ -124,6 +124,9 @@ func (p *Provider) Platform() pb.Platform { return pb.Platform_PLATFORM_APNS }
 // Ceiling implements senders.Provider.
 func (p *Provider) Ceiling(senders.Destination) int { return ceiling }
 
+// Rate implements senders.Provider: Apple names none.
+func (p *Provider) Rate(senders.Destination) float64 { return 0 }
+
 // Destination implements senders.Provider. It is an app's credential in one of Apple's environments.
 func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
 	if p.apps[d.GetApp()] == nil {

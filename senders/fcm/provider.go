@@ -22,6 +22,9 @@ const ceiling = 1000
 
 const defaultURL = "https://fcm.googleapis.com"
 
+// defaultPerMinute is the quota of every Firebase project.
+const defaultPerMinute = 600_000
+
 // Config is an app's credential at Firebase.
 type Config struct {
 	// ServiceAccount is the content of the JSON file with a service account's key.
@@ -32,6 +35,8 @@ type Config struct {
 	TokenURL string
 	// CA is trusted in place of the system's certificates, PEM.
 	CA []byte
+	// PerMinute is the project's quota, requests a minute. 0 means what Google gives every project: 600,000.
+	PerMinute int
 }
 
 // Provider sends the deliveries of every app that has a service account.
@@ -63,7 +68,9 @@ func New(apps map[string]Config, log *slog.Logger) (*Provider, error) {
 type app struct {
 	project string
 	// url is where its messages go.
-	url     string
+	url string
+	// rate is its quota, requests a second.
+	rate    float64
 	tokens  *tokens
 	library *library
 }
@@ -81,7 +88,10 @@ func newApp(c Config, log *slog.Logger) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &app{project: project, url: base + "/v1/projects/" + url.PathEscape(project) + "/messages:send"}
+	a := &app{
+		project: project, url: base + "/v1/projects/" + url.PathEscape(project) + "/messages:send",
+		rate: float64(cmp.Or(c.PerMinute, defaultPerMinute)) / 60,
+	}
 	if a.tokens, err = newTokens(c, config, log.With("destination", project)); err != nil {
 		return nil, err
 	}
@@ -112,6 +122,14 @@ func (p *Provider) Platform() pb.Platform { return pb.Platform_PLATFORM_FCM }
 
 // Ceiling implements senders.Provider.
 func (p *Provider) Ceiling(senders.Destination) int { return ceiling }
+
+// Rate implements senders.Provider: the project's quota.
+func (p *Provider) Rate(d senders.Destination) float64 {
+	if a := p.apps[d.App]; a != nil {
+		return a.rate
+	}
+	return 0
+}
 
 // Destination implements senders.Provider. It is the app's Firebase project.
 func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {

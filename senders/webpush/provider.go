@@ -84,6 +84,9 @@ func (p *Provider) Platform() pb.Platform { return pb.Platform_PLATFORM_WEBPUSH 
 // Ceiling implements senders.Provider.
 func (p *Provider) Ceiling(senders.Destination) int { return ceiling }
 
+// Rate implements senders.Provider: push services name none.
+func (p *Provider) Rate(senders.Destination) float64 { return 0 }
+
 // Destination implements senders.Provider. It is the app's keys at one origin.
 func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
 	where, _, err := p.resolve(d)
