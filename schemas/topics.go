@@ -129,7 +129,7 @@ func TopicDeadOf(topic string) string { return "dead." + topic }
 func TopicReplays(p pb.Platform) string { return "replays." + PlatformName(p) }
 
 // Plan is every topic of a cluster. Partition counts may be raised on a cluster by its operator except for the keyed
-// state (devices, commands, campaigns, accounts), where a key must keep its partition.
+// state (devices, commands, campaigns, accounts) and what it is made from (results), where a key must keep its partition.
 func Plan() []Topic {
 	plan := []Topic{
 		{TopicDevices, 12, Compact, 0},

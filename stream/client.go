@@ -54,10 +54,15 @@ func (k *Kafka) Client(opts ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append(base, opts...)...)
 }
 
-// quiet lets the client's warnings through. What it tells of its daily work is for its own developers.
+// quiet keeps the client's own voice for debugging. What an operator should know the consumers, views and Watch say, once.
 type quiet struct{ kgo.Logger }
 
-func (q quiet) Level() kgo.LogLevel { return min(q.Logger.Level(), kgo.LogLevelWarn) }
+func (q quiet) Level() kgo.LogLevel {
+	if level := q.Logger.Level(); level >= kgo.LogLevelDebug {
+		return kgo.LogLevelInfo
+	}
+	return kgo.LogLevelNone
+}
 
 // partitioner is Kafka's own by key, but for devices: what a provider said of one lies beside its registration.
 func (k *Kafka) partitioner() kgo.Partitioner {

@@ -25,11 +25,17 @@ var ErrNoCluster = errors.New("this Kafka has no Belfry cluster yet: run belfry 
 // shards. Starting all the same is how a restart turns a slow morning into a silent one. It waits for a Kafka that is away.
 func CheckCluster(ctx context.Context, k *Kafka) error {
 	c, err := readCluster(ctx, k)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case c == nil:
+	}
+	if c == nil {
 		return ErrNoCluster
+	}
+	return fits(c)
+}
+
+func fits(c *pb.ClusterConfig) error {
+	switch {
 	case c.Schema > ClusterSchema:
 		return fmt.Errorf("the cluster has records of schema %d, and this belfry knows up to %d: run a newer release", c.Schema, ClusterSchema)
 	case c.Shards != schemas.Shards:
@@ -38,10 +44,17 @@ func CheckCluster(ctx context.Context, k *Kafka) error {
 	return nil
 }
 
-// MarkCluster notes what this binary is on a cluster that it may serve. belfry topics apply calls it.
+// MarkCluster notes what this binary is on a cluster that it may serve, so that older ones are kept out from now on.
+// belfry topics apply calls it.
 func MarkCluster(ctx context.Context, k *Kafka) error {
-	if err := CheckCluster(ctx, k); !errors.Is(err, ErrNoCluster) {
+	c, err := readCluster(ctx, k)
+	if err != nil {
 		return err
+	}
+	if c != nil {
+		if err := fits(c); err != nil || c.Schema == ClusterSchema {
+			return err
+		}
 	}
 	value, err := proto.Marshal(&pb.Control{Kind: &pb.Control_Cluster{Cluster: &pb.ClusterConfig{
 		Schema: ClusterSchema, Shards: schemas.Shards, At: time.Now().UnixMilli(),

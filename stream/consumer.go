@@ -313,9 +313,9 @@ func (s *session) fetchFailed(p *partition, err error) {
 	}
 }
 
-// retriable errors are the client's business: it tries again and says so at its own level.
+// retriable errors are the client's business: it tries again by itself, and Watch says when Kafka is away.
 func retriable(err error) bool {
-	return kerr.IsRetriable(err) || errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed)
+	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed)
 }
 
 // throttle pauses a partition whose window is nearly full. Pausing throws away what the client has buffered of it, so

@@ -36,8 +36,15 @@ const (
 	Conflict      = "conflict"
 )
 
-// keyed topics hold state by key: adding partitions would part a key from its past.
-var keyed = []string{schemas.TopicDevices, schemas.TopicCommands, schemas.TopicCampaigns, schemas.TopicAccounts}
+// keyed topics hold state by key, or are read by who keeps state by key (results: a run's account): adding partitions
+// would part a key from its past.
+var keyed = func() []string {
+	topics := []string{schemas.TopicDevices, schemas.TopicCommands, schemas.TopicCampaigns, schemas.TopicAccounts}
+	for _, p := range schemas.Platforms {
+		topics = append(topics, schemas.TopicResults(p))
+	}
+	return topics
+}()
 
 // PlanTopics compares the plan with the cluster. An empty answer means that nothing is to be done. More partitions and a
 // longer retention than planned are an operator's choice, not a difference.

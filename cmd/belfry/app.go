@@ -143,6 +143,7 @@ type runner interface {
 // Run runs every role until ctx is done or one fails for good, and returns when all have stopped.
 func (a *app) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.kafka.Watch(ctx) })
 	for _, r := range a.roles {
 		group.Go(func() error {
 			if err := r.run(ctx); err != nil {
