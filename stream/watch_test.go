@@ -2,14 +2,14 @@ package stream_test
 
 import (
 	"errors"
-	"io"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/schemas"
@@ -20,15 +20,19 @@ import (
 
 // TestWatchSaysItOnce: an outage is one line, and its end another, and nobody else speaks of it.
 func TestWatchSaysItOnce(t *testing.T) {
-	k, _ := streamtest.Embedded(t)
-	gate := newGate(t, k.Brokers[0])
+	k, broker := streamtest.Embedded(t)
+	var away atomic.Bool
+	broker.Control(func(kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		return nil, errNoAnswer, away.Load() // closes the connection
+	})
 	var log lines
 	watched := *k
-	watched.Brokers, watched.Log = []string{gate.addr}, slog.New(slog.NewTextHandler(&log, nil))
+	watched.Log = slog.New(slog.NewTextHandler(&log, nil))
 	streamtest.Run(t, watched.Watch)
-	gate.shut()
+	away.Store(true)
 	waitFor(t, func() bool { return log.count("Kafka does not answer") == 1 })
-	gate.open(t)
+	away.Store(false)
 	waitFor(t, func() bool { return log.count("Kafka answers again") == 1 })
 	if n := log.count("\n"); n != 2 {
 		t.Errorf("an outage took %d lines:\n%s", n, log.String())
@@ -79,59 +83,6 @@ func (l *lines) String() string {
 }
 
 func (l *lines) count(s string) int { return strings.Count(l.String(), s) }
-
-// gate is a port in front of a broker that can be shut.
-type gate struct {
-	addr, to string
-	mu       sync.Mutex
-	listener net.Listener
-	conns    []net.Conn
-}
-
-func newGate(t *testing.T, to string) *gate {
-	g := &gate{addr: "127.0.0.1:0", to: to}
-	g.open(t)
-	t.Cleanup(g.shut)
-	return g
-}
-
-func (g *gate) open(t *testing.T) {
-	l, err := net.Listen("tcp", g.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.mu.Lock()
-	g.listener, g.addr = l, l.Addr().String()
-	g.mu.Unlock()
-	go func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", g.to)
-			if err != nil {
-				in.Close()
-				continue
-			}
-			g.mu.Lock()
-			g.conns = append(g.conns, in, out)
-			g.mu.Unlock()
-			go func() { _, _ = io.Copy(out, in) }()
-			go func() { _, _ = io.Copy(in, out) }()
-		}
-	}()
-}
-
-func (g *gate) shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.listener.Close()
-	for _, c := range g.conns {
-		c.Close()
-	}
-	g.conns = nil
-}
 
 func clusterRecord(t *testing.T, schema, shards uint32) *kgo.Record {
 	value, err := proto.Marshal(&pb.Control{Kind: &pb.Control_Cluster{Cluster: &pb.ClusterConfig{Schema: schema, Shards: shards}}})
