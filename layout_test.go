@@ -16,7 +16,7 @@ const module = "github.com/belfry/belfry/"
 
 // mayImport is the one direction of imports: cmd → roles → registry, stream, message → schemas. The key is a package's
 // first path element, and the value is what of ours it may import, besides its own subpackages. Roles (producer, fanout,
-// senders, ledger) meet on topics, so that any of them can run, stop and be replaced alone.
+// senders, ledger, replay) meet on topics, so that any of them can run, stop and be replaced alone.
 var mayImport = map[string][]string{
 	"schemas":   nil,
 	"failpoint": nil,
@@ -26,15 +26,18 @@ var mayImport = map[string][]string{
 	"stream":    {"schemas", "failpoint"},
 	"registry":  {"schemas", "stream"},
 	"control":   {"schemas", "stream"},
-	"producer":  {"schemas", "stream", "registry", "control", "message", "events"},
+	"letters":   {"schemas", "stream"}, // of dead letters, for producer and replay
+	"producer":  {"schemas", "stream", "registry", "control", "letters", "message", "events"},
 	"fanout":    {"schemas", "stream", "registry", "control", "message", "events"},
 	"senders":   {"schemas", "stream", "control", "message", "failpoint"},
 	"ledger":    {"schemas", "stream", "control"},
+	"replay":    {"schemas", "stream", "letters", "failpoint"},
 	"config":    {"schemas", "stream", "registry", "message"},
 	"e2e":       nil, // tests alone
 	"audit":     {"schemas", "stream"},
 	"cmd": {
 		"schemas", "simulator", "message", "events", "stream", "registry", "producer", "fanout", "senders", "ledger", "audit",
+		"letters", "replay",
 		"control", "config",
 	},
 }

@@ -15,12 +15,17 @@ const (
 )
 
 // add enters a batch into an account. The order in which batches come does not matter, except for which codes are the
-// first 64.
+// first 64. (A dead letter is replayed only after its end was written, to the same partition: dead does not go below 0.)
 func add(a *pb.Account, batch *pb.ResultBatch) {
 	for _, e := range batch.GetExpanded() {
 		a.Planned += uint64(e.GetPlanned())
 		a.ChunksExpanded++
 		a.ChunksTotal = max(a.GetChunksTotal(), e.GetTotal())
+	}
+	for _, r := range batch.GetReplayed() {
+		a.Dead -= uint64(r.GetDead())
+		a.Planned += uint64(r.GetPlanned())
+		a.Replayed += uint64(r.GetDead()) + uint64(r.GetPlanned())
 	}
 	for _, r := range batch.GetResults() {
 		if r.GetPlanned() {

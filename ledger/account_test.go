@@ -83,6 +83,31 @@ func decode(t *rapid.T, value []byte) *pb.ResultBatch {
 	return batch
 }
 
+// I10 over a replay: dead letters are pending again, what is resent is planned once more, and every end balances.
+func TestBooksBalanceOverReplays(t *testing.T) {
+	a := &pb.Account{Planned: 10, ChunksTotal: 1, ChunksExpanded: 1, Accepted: 6, Dead: 4}
+	if !settled(a) {
+		t.Fatal("the run has not settled")
+	}
+	value := schemas.AppendReplayed(nil, &pb.Replayed{Dead: 3})
+	value = schemas.AppendReplayed(value, &pb.Replayed{Planned: 2})
+	batch, err := decodeBatch(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(a, batch)
+	want := &pb.Account{Planned: 12, ChunksTotal: 1, ChunksExpanded: 1, Accepted: 6, Dead: 1, Replayed: 5}
+	if !proto.Equal(a, want) || settled(a) || a.Planned-ends(a) != 5 {
+		t.Fatalf("got %v, want %v", a, want)
+	}
+	for range 5 {
+		add(a, &pb.ResultBatch{Results: []*pb.Result{{Outcome: pb.Outcome_OUTCOME_ACCEPTED}}})
+	}
+	if !settled(a) || a.Accepted != 11 {
+		t.Errorf("got %v", a)
+	}
+}
+
 func TestCodesAreBounded(t *testing.T) {
 	a := &pb.Account{}
 	for i := range 300 {
