@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,11 +103,14 @@ func committed(t *testing.T, k *stream.Kafka, topic string, each func(*kgo.Recor
 	}
 }
 
-// acceptedOnKafka counts the deliveries of which Kafka holds the committed result "accepted".
-func acceptedOnKafka(t *testing.T, k *stream.Kafka) int64 {
+// acceptedOnKafka counts the deliveries of some platforms of which Kafka holds the committed result "accepted".
+func acceptedOnKafka(t *testing.T, k *stream.Kafka, platforms ...string) int64 {
 	t.Helper()
 	ids := map[string]bool{}
 	for _, p := range schemas.Platforms {
+		if !slices.Contains(platforms, schemas.PlatformName(p)) {
+			continue
+		}
 		committed(t, k, schemas.TopicResults(p), func(r *kgo.Record) {
 			var batch pb.ResultBatch
 			if err := proto.Unmarshal(r.Value, &batch); err != nil {

@@ -32,7 +32,7 @@ func TestKillAll(t *testing.T) {
 		until(t, "a part of the campaign is accepted", func() bool { return w.receipts().Distinct >= at })
 		w.serve.kill()
 		var known int64
-		w.onKafkaAsItLies(func(k *stream.Kafka) { known = acceptedOnKafka(t, k) })
+		w.onKafkaAsItLies(func(k *stream.Kafka) { known = acceptedOnKafka(t, k, "apns", "fcm", "webpush") })
 		sum := w.receipts()
 		if n := cutOff(sum); n <= cut {
 			t.Fatalf("no request was in flight at the kill: %+v", sum)

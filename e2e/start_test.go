@@ -102,6 +102,24 @@ func TestStartWaitsForKafka(t *testing.T) {
 	w.serve.stop() // the way to Kafka closes when nobody uses it any more
 }
 
+// The same for a Redis that is away.
+func TestStartWaitsForRedis(t *testing.T) {
+	needTools(t, "redis-server", "redis-cli")
+	t.Parallel()
+	dir := t.TempDir()
+	address := script(t, "redis/redis-start", "--dir", dir)
+	t.Cleanup(func() { script(t, "redis/redis-stop", "--dir", dir) })
+	w := newWorld(t, options{devices: 50})
+	door := freeAddress(t)
+	w.env = append(w.env, "BELFRY_REDIS_ADDRESSES="+door)
+	w.serve = launch(t, "serve", w.env, "serve")
+	w.serve.says("level=WARN", "Redis", door)
+	forward(t, door, address)
+	w.ready(w.serve)
+	w.register("demo")
+	w.serve.stop()
+}
+
 // forward lets connections through to another address.
 func forward(t *testing.T, from, to string) {
 	t.Helper()
