@@ -31,7 +31,7 @@ func Default() *Config {
 		Kafka:   Kafka{Prefix: "belfry."},
 		Redis:   Redis{Prefix: "belfry:"},
 		Senders: Senders{Transport: "library", Timeout: 10 * time.Second},
-		Fanout:  Fanout{Budget: 30 * time.Second},
+		Fanout:  Fanout{Budget: 5 * time.Second},
 	}
 }
 
@@ -126,6 +126,7 @@ type FCM struct {
 	URL                string `yaml:"url" doc:"Instead of https://fcm.googleapis.com: a simulator or a gateway"`
 	TokenURL           string `yaml:"token_url" doc:"Instead of the token_uri in the service account"`
 	CAFile             string `yaml:"ca_file" doc:"Certificates to trust for both, PEM. Left out: the system's"`
+	PerMinute          int    `yaml:"per_minute" doc:"The project's quota: the most campaign messages a minute, of all instances together. Left out: 600000, which Google gives every project"`
 }
 
 // WebPush is what an app is to browsers: its VAPID key pair (RFC 8292).
@@ -155,5 +156,5 @@ type Senders struct {
 
 // Fanout says how far ahead of the lanes campaigns are expanded.
 type Fanout struct {
-	Budget time.Duration `yaml:"budget" env:"BUDGET" doc:"An expander stops while its lane has more than this much work at the rate that it drains, 1s to 10m. More hides short gaps; less lets pause and cancel act on more"`
+	Budget time.Duration `yaml:"budget" env:"BUDGET" doc:"An expander stops while its lane has more than this much work at the rate that it drains, 1s to 10m. More hides short gaps; less lets pause and cancel act on more, and a small campaign wait less behind a large one"`
 }

@@ -95,6 +95,9 @@ func (f *FCM) check(p *Problems, path string) {
 	}
 	p.url(path+".url", f.URL)
 	p.url(path+".token_url", f.TokenURL)
+	if f.PerMinute < 0 {
+		p.add(path+".per_minute", "is %d; give the messages a minute that Google allows the project, or leave it out", f.PerMinute)
+	}
 }
 
 func (w *WebPush) check(p *Problems, path string) {

@@ -46,8 +46,8 @@ func check(c *pb.Campaign, now time.Time) error {
 	if _, err := message.Compile(c.Message, message.Campaign); err != nil {
 		return refuse("message: %s", err)
 	}
-	if r := c.Pace.GetPerSecond(); r < 0 || math.IsNaN(r) || math.IsInf(r, 0) {
-		return refuse("pace.per_second: must be a number above 0, or 0 for no limit")
+	if fault := paceFault(c.Pace.GetPerSecond()); fault != "" {
+		return refuse("pace.per_second: %s", fault)
 	}
 	if fault := audienceFault(c.Audience); fault != "" {
 		return refuse("audience%s", fault)
@@ -62,6 +62,13 @@ func check(c *pb.Campaign, now time.Time) error {
 		return refuse("the definition takes %d bytes of the %d that a record may have: shorten the message or the audience's list", n, maxDefinition)
 	}
 	return nil
+}
+
+func paceFault(perSecond float64) string {
+	if perSecond < 0 || math.IsNaN(perSecond) || math.IsInf(perSecond, 0) {
+		return "must be a number above 0, or 0 for no limit"
+	}
+	return ""
 }
 
 // audienceFault says what is wrong with an audience: the field within it, and the fault.

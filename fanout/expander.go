@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
@@ -42,6 +43,7 @@ type expander struct {
 	consumer  *stream.Consumer
 	campaigns *campaigns
 	lanes     *lanes
+	control   *control.View
 	registry  *registry.Registry
 	gate      *gate
 	pace      *pacer
@@ -63,7 +65,7 @@ func newExpander(p pb.Platform, f *Fanout) *expander {
 	name := "fanout.expander." + schemas.PlatformName(p)
 	log := f.o.Kafka.Log.With("role", name)
 	e := &expander{
-		platform: p, campaigns: f.campaigns, lanes: f.lanes, registry: f.o.Registry, pace: f.pace,
+		platform: p, campaigns: f.campaigns, lanes: f.lanes, control: f.control, registry: f.o.Registry, pace: f.pace,
 		patience: &patience{log: log}, log: log, now: f.o.Now,
 		queued: map[int32]int{}, assignments: map[int32]uint64{}, emitted: map[int32][]int64{},
 	}
@@ -290,7 +292,12 @@ func (e *expander) ready(w *work, open bool, now time.Time) bool {
 	case !open || c.State != pb.CampaignState_CAMPAIGN_STATE_RUNNING:
 		return false
 	}
-	return !e.lanes.shut(c.App, e.platform, now) && e.pace.ready(c.Campaign, w.cost(), now)
+	return !e.held(c.App) && !e.lanes.shut(c.App, e.platform, now) && e.pace.ready(c.Campaign, w.cost(), now)
+}
+
+// held says that an operator has paused the lane or the app: its chunks wait, so that they need not wait as deliveries.
+func (e *expander) held(app string) bool {
+	return e.control.Get(control.Lane(e.platform, pb.Class_CLASS_BULK)).GetPaused() || e.control.Get(control.App(app)).GetPaused()
 }
 
 // expanded settles what take booked, now that it is known what the chunk became.

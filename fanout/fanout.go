@@ -6,14 +6,16 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 )
 
-// defaultBudget is how much of a lane's drain may lie on its send topic.
-const defaultBudget = 30 * time.Second
+// defaultBudget is how much of a lane's drain may lie on its send topic: little, for what lies there goes in its order, and
+// a small campaign would wait behind it.
+const defaultBudget = 5 * time.Second
 
 // Options say what a Fanout works on.
 type Options struct {
@@ -25,7 +27,7 @@ type Options struct {
 	Apps []string
 	// Rules say which events are answered with a message.
 	Rules []Rule
-	// Budget bounds a lane's backlog, in the time that the lane takes to drain it. 0 means 30 s.
+	// Budget bounds a lane's backlog, in the time that the lane takes to drain it. 0 means 5 s.
 	Budget time.Duration
 	// Now is time.Now when nil.
 	Now func() time.Time
@@ -37,6 +39,7 @@ type Fanout struct {
 	o         Options
 	campaigns *campaigns
 	lanes     *lanes
+	control   *control.View
 	pace      *pacer
 	launcher  *launcher
 	scheduler *scheduler
@@ -57,7 +60,8 @@ func New(o Options) (*Fanout, error) {
 		return nil, err
 	}
 	f := &Fanout{
-		o: o, campaigns: newCampaigns(o.Kafka), lanes: newLanes(o.Kafka), expanders: map[pb.Platform]*expander{},
+		o: o, campaigns: newCampaigns(o.Kafka), lanes: newLanes(o.Kafka), control: control.NewView(o.Kafka),
+		expanders: map[pb.Platform]*expander{},
 	}
 	f.pace = &pacer{share: f.share, buckets: map[string]*bucket{}}
 	f.launcher = newLauncher(o.Kafka, f.campaigns, o.Registry, o.Now)
@@ -72,15 +76,16 @@ func New(o Options) (*Fanout, error) {
 	return f, nil
 }
 
-// Run works until ctx is done. It reads campaigns and lanes to their ends before it takes anything.
+// Run works until ctx is done. It reads campaigns, lanes and control to their ends before it takes anything.
 func (f *Fanout) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return f.campaigns.view.Run(ctx) })
 	group.Go(func() error { return f.lanes.view.Run(ctx) })
+	group.Go(func() error { return f.control.Run(ctx) })
 	for _, t := range f.triggers {
 		group.Go(func() error { return t.consumer.Run(ctx) })
 	}
-	for _, ready := range []<-chan struct{}{f.campaigns.view.Ready(), f.lanes.view.Ready()} {
+	for _, ready := range []<-chan struct{}{f.campaigns.view.Ready(), f.lanes.view.Ready(), f.control.Ready()} {
 		select {
 		case <-ready:
 		case <-ctx.Done():

@@ -98,6 +98,7 @@ func TestAppIsShutWhileAllItsDestinationsHoldDeliveries(t *testing.T) {
 		{"nothing is known", false, nil},
 		{"both hold deliveries", true, []*pb.DestinationStatus{stopped("a", 5), stopped("b", 1)}},
 		{"one is open", false, []*pb.DestinationStatus{stopped("a", 5), open}},
+		{"one of two has its budget parked", true, []*pb.DestinationStatus{stopped("a", parkBudget), open}},
 		{"one has nothing to probe with", false, []*pb.DestinationStatus{stopped("a", 5), stopped("b", 0)}},
 	} {
 		says(t, l, "webpush/bulk/a", bulk(webpush, epoch, 0, test.of...))
@@ -105,6 +106,12 @@ func TestAppIsShutWhileAllItsDestinationsHoldDeliveries(t *testing.T) {
 			t.Errorf("%s: shut is %v", test.why, got)
 		}
 	}
+	says(t, l, "webpush/bulk/a", bulk(webpush, epoch, 0, stopped("a", parkBudget/2), open))
+	says(t, l, "webpush/bulk/b", bulk(webpush, epoch, 0, stopped("a", parkBudget/2), open))
+	if !l.shut("shop", webpush, epoch) {
+		t.Error("not shut, though two instances have the budget parked together")
+	}
+	says(t, l, "webpush/bulk/b", bulk(webpush, epoch, 0))
 	says(t, l, "webpush/bulk/a", bulk(webpush, epoch, 0, stopped("a", 5)))
 	if l.shut("other", webpush, epoch) || l.shut("shop", fcm, epoch) || l.shut("shop", webpush, epoch.Add(time.Minute)) {
 		t.Error("shut for another app, another platform or out of date")

@@ -48,22 +48,32 @@ func (l *lanes) drainRate(p pb.Platform, now time.Time) float64 {
 	return rate
 }
 
-// shut says that every destination of an app on a platform waits or is stopped, with deliveries parked: more of them
-// would only be parked too. Without any parked, a delivery may be what it takes to find that a destination is well again.
+// parkBudget is how many of an app's deliveries may be parked at one destination before its chunks wait. It is what an
+// outage takes in, whatever its length: more of it would let the app's other destinations go on for longer, and have more
+// to bring back.
+const parkBudget = 50_000
+
+// shut says that more deliveries of an app on a platform would only be parked too: every destination waits or is stopped,
+// with deliveries parked, or one has its budget of them. Without any parked, a delivery may be what it takes to find that a
+// destination is well again.
 func (l *lanes) shut(app string, p pb.Platform, now time.Time) bool {
-	known := false
+	all, open := 0, 0
+	parked := map[string]uint64{}
 	for _, s := range l.fresh(p, now) {
 		for _, d := range s.Destinations {
 			if d.App != app {
 				continue
 			}
+			all++
 			if d.State == pb.DestinationState_DESTINATION_STATE_OPEN || d.Parked == 0 {
-				return false
+				open++
 			}
-			known = true
+			if parked[d.Name] += d.Parked; parked[d.Name] >= parkBudget {
+				return true
+			}
 		}
 	}
-	return known
+	return all > 0 && open == 0
 }
 
 func (l *lanes) fresh(p pb.Platform, now time.Time) []*pb.LaneStatus {

@@ -61,7 +61,7 @@ func Decide(c *pb.Campaign, cmd *pb.Command, now time.Time) (*pb.Campaign, error
 	}
 	next := proto.CloneOf(c)
 	err := move(next, cmd, now)
-	if next.State != c.State || len(next.Settled) != len(c.Settled) {
+	if next.State != c.State || len(next.Settled) != len(c.Settled) || !proto.Equal(next.Pace, c.Pace) {
 		next.Epoch++
 	}
 	decided(next, cmd, err)
@@ -94,6 +94,8 @@ func move(c *pb.Campaign, cmd *pb.Command, now time.Time) error {
 		return resume(c)
 	case *pb.Command_Cancel:
 		return cancel(c, kind.Cancel.GetReason(), now)
+	case *pb.Command_SetPace:
+		return setPace(c, kind.SetPace.GetPerSecond())
 	case *pb.Command_Settle:
 		return settle(c, cmd, kind.Settle.GetPlatform(), now)
 	default:
@@ -198,6 +200,18 @@ func cancel(c *pb.Campaign, reason string, now time.Time) error {
 		c.Settled = slices.Clone(schemas.Platforms)
 	}
 	end(c, pb.CampaignState_CAMPAIGN_STATE_CANCELLED, reason, now)
+	return nil
+}
+
+// setPace changes the rate, of a running campaign too: expanders and lanes follow the record.
+func setPace(c *pb.Campaign, perSecond float64) error {
+	if ended(c) {
+		return refuse("campaign %s is %s: there is nothing left to pace", c.Id, stateName(c.State))
+	}
+	if fault := paceFault(perSecond); fault != "" {
+		return refuse("pace.per_second: %s", fault)
+	}
+	c.Pace = &pb.Pace{PerSecond: perSecond}
 	return nil
 }
 

@@ -57,23 +57,25 @@ var commands = map[string]*pb.Command{
 	"settle late": {Kind: &pb.Command_Settle{Settle: &pb.Settle{Platform: fcm}}, At: epoch.Add(time.Hour).UnixMilli()},
 	"settle same": {Kind: &pb.Command_Settle{Settle: &pb.Settle{Platform: apns}}, At: epoch.UnixMilli()},
 	"settle none": {Kind: &pb.Command_Settle{Settle: &pb.Settle{}}},
+	"pace":        {Kind: &pb.Command_SetPace{SetPace: &pb.SetPace{PerSecond: 50}}},
+	"bad pace":    {Kind: &pb.Command_SetPace{SetPace: &pb.SetPace{PerSecond: -1}}},
 	"unknown":     {},
 }
 
 // transitions: for each state and command the state after it, "" where it is refused.
 var transitions = map[string]map[string]string{
 	"draft": {
-		"launch": "running", "cancel": "cancelled",
+		"pace": "draft", "launch": "running", "cancel": "cancelled",
 	},
 	"scheduled": {
-		"launch": "scheduled", "start": "running", "cancel": "cancelled",
+		"pace": "scheduled", "launch": "scheduled", "start": "running", "cancel": "cancelled",
 	},
 	"running": {
-		"launch": "running", "start": "running", "start early": "running", "pause": "paused", "resume": "running",
+		"pace": "running", "launch": "running", "start": "running", "start early": "running", "pause": "paused", "resume": "running",
 		"cancel": "cancelled", "settle last": "finished", "settle late": "expired", "settle same": "running",
 	},
 	"paused": {
-		"launch": "paused", "start": "paused", "start early": "paused", "pause": "paused", "resume": "running",
+		"pace": "paused", "launch": "paused", "start": "paused", "start early": "paused", "pause": "paused", "resume": "running",
 		"cancel": "cancelled", "settle last": "finished", "settle late": "expired", "settle same": "paused",
 	},
 	"cancelled": {
@@ -133,7 +135,7 @@ func checkTransition(t *testing.T, was, next *pb.Campaign, err error, want strin
 	if err != nil || stateName(next.State) != want {
 		t.Fatalf("got %s, %v; want %s", stateName(next.State), err, want)
 	}
-	changed := next.State != was.State || len(next.Settled) != len(was.Settled)
+	changed := next.State != was.State || len(next.Settled) != len(was.Settled) || !proto.Equal(next.Pace, was.Pace)
 	if want := was.Epoch + map[bool]uint64{true: 1}[changed]; next.Epoch != want {
 		t.Errorf("epoch %d, want %d", next.Epoch, want)
 	}

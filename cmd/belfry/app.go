@@ -251,7 +251,7 @@ func (a *app) fcm() (runner, error) {
 		if err != nil {
 			return nil, fmt.Errorf("app %s: %w", name, err)
 		}
-		apps[name] = fcm.Config{ServiceAccount: files[0], URL: app.FCM.URL, TokenURL: app.FCM.TokenURL, CA: files[1]}
+		apps[name] = fcm.Config{ServiceAccount: files[0], URL: app.FCM.URL, TokenURL: app.FCM.TokenURL, CA: files[1], PerMinute: app.FCM.PerMinute}
 	}
 	p, err := fcm.New(apps, a.log)
 	return a.senders(p, err)
