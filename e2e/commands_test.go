@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -21,7 +20,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("belfry %v --help: exit status %d\n%s%s", path, f.code, f.out, f.log)
 		}
 		seen++
-		for _, name := range subcommands(f.out) {
+		for _, name := range subcommands(t, path) {
 			walk(append(path[:len(path):len(path)], name))
 		}
 	}
@@ -31,18 +30,13 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-var commandLine = regexp.MustCompile(`(?m)^  ([a-z]+) +\S`)
-
-// subcommands reads a command's own help.
-func subcommands(help string) (names []string) {
-	_, list, found := strings.Cut(help, "Available Commands:\n")
-	if !found {
-		return nil
-	}
-	list, _, _ = strings.Cut(list, "\n\n")
-	for _, m := range commandLine.FindAllStringSubmatch(list, -1) {
-		if m[1] != "help" {
-			names = append(names, m[1])
+// subcommands are what the shell would complete.
+func subcommands(t *testing.T, path []string) (names []string) {
+	f := command(t, environ(), append(append([]string{"__complete"}, path...), "")...)
+	for line := range strings.Lines(f.out) {
+		name, _, described := strings.Cut(line, "\t")
+		if described && name != "help" && name != "completion" && !strings.HasPrefix(name, "-") {
+			names = append(names, name)
 		}
 	}
 	return names
