@@ -25,22 +25,37 @@ type Key struct {
 const (
 	// ScopeSend allows messages, events, and campaigns with all their actions.
 	ScopeSend = "send"
-	// ScopeManage allows writing and removing devices.
+	// ScopeManage allows writing and removing devices, and holding the app's traffic back.
 	ScopeManage = "manage"
 	// ScopeRead allows everything that changes nothing.
 	ScopeRead = "read"
 )
 
-// keySecurity names the security scheme in the OpenAPI description.
-const keySecurity = "key"
+// keySecurity and operatorSecurity name the security schemes in the OpenAPI description.
+const (
+	keySecurity      = "key"
+	operatorSecurity = "operator"
+)
 
-// caller is whose key a request bears.
-type caller struct{ app, key string }
+// caller is whose key a request bears: an app's or an operator's.
+type caller struct {
+	app, key string
+	operator bool
+}
 
 type callerKey struct{}
 
-// app tells whose request this is. authenticate has made sure of it for every operation.
-func appOf(ctx context.Context) string { return ctx.Value(callerKey{}).(caller).app }
+// callerOf tells whose request this is. authenticate has made sure of it for every operation.
+func callerOf(ctx context.Context) caller { return ctx.Value(callerKey{}).(caller) }
+
+// appOf is the caller's app, in operations that are not for operators.
+func appOf(ctx context.Context) string { return callerOf(ctx).app }
+
+// forOperators lets an operation through for operators' keys too.
+func forOperators(op huma.Operation) huma.Operation {
+	op.Security = append(op.Security, map[string][]string{operatorSecurity: {}})
+	return op
+}
 
 // authenticate lets an operation through for a key of one of its scopes.
 func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
@@ -55,8 +70,16 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	who, scopes := s.find(strings.TrimSpace(token))
-	if who.app == "" {
+	if who.app == "" && !who.operator {
 		s.refuse(ctx, problem(http.StatusUnauthorized, "unauthorized", "No app has this API key. Check it against the keys of the app in the configuration."))
+		return
+	}
+	if who.operator {
+		if len(security) < 2 {
+			s.refuse(ctx, problem(http.StatusForbidden, "forbidden", "An operator's key is for /v1/lanes and /v1/control. Use a key of the app."))
+			return
+		}
+		next(huma.WithValue(ctx, callerKey{}, who))
 		return
 	}
 	if needed := security[0][keySecurity][0]; !slices.Contains(scopes, needed) {
@@ -75,8 +98,13 @@ func (s *Server) find(token string) (caller, []string) {
 	for app, keys := range s.options.Keys {
 		for i := range keys {
 			if subtle.ConstantTimeCompare(hash[:], keys[i].Hash[:]) == 1 {
-				who, scopes = caller{app, keys[i].Name}, keys[i].Scopes
+				who, scopes = caller{app: app, key: keys[i].Name}, keys[i].Scopes
 			}
+		}
+	}
+	for i, k := range s.options.Operators {
+		if subtle.ConstantTimeCompare(hash[:], s.options.Operators[i].Hash[:]) == 1 {
+			who, scopes = caller{key: k.Name, operator: true}, nil
 		}
 	}
 	return who, scopes

@@ -39,6 +39,16 @@ type Reason struct {
 	Reason string `json:"reason,omitempty" maxLength:"500" doc:"For people"`
 }
 
+type rateInput struct {
+	CampaignPath
+	Body Rate
+}
+
+// Rate is a campaign's new pace.
+type Rate struct {
+	PerSecond float64 `json:"per_second" minimum:"0" maximum:"10000000" doc:"Deliveries per second, over all platforms. 0: as fast as the lanes drain"`
+}
+
 type listInput struct {
 	State string `query:"state" enum:"draft,scheduled,running,paused,cancelled,finished,expired" doc:"Only those in this state"`
 	Limit int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
@@ -72,6 +82,15 @@ func (s *Server) campaignRoutes(api huma.API) {
 			return s.act(ctx, a, in)
 		})
 	}
+	rate := operation(http.MethodPost, "/campaigns/{id}/rate", "rate-campaign", ScopeSend, "Change a campaign's rate",
+		"Changes its pace, also while it runs, and for what is on the lanes' topics already. Answers like the other actions.",
+		http.StatusOK, http.StatusNotFound, http.StatusConflict, http.StatusTooManyRequests)
+	rate.MaxBodyBytes = maxReason
+	huma.Register(api, rate, func(ctx context.Context, in *rateInput) (*campaignOutput, error) {
+		return s.command(ctx, in.ID, &pb.Command{
+			Id: derive(ctx, "rate"), Kind: &pb.Command_SetPace{SetPace: &pb.SetPace{PerSecond: in.Body.PerSecond}},
+		})
+	})
 	s.progressRoute(api)
 }
 
@@ -119,21 +138,26 @@ func (s *Server) createCampaign(ctx context.Context, in *campaignInput) (*campai
 }
 
 func (s *Server) act(ctx context.Context, a action, in *actionInput) (*campaignOutput, error) {
-	app := appOf(ctx)
-	if _, err := s.known(ctx, app, in.ID); err != nil {
-		return nil, err
-	}
 	var reason string
 	if in.Body != nil {
 		reason = in.Body.Reason
 	}
 	command := &pb.Command{Id: derive(ctx, a.name)}
 	a.fill(command, reason)
-	decided, err := s.decide(ctx, app, in.ID, []*pb.Command{command})
+	return s.command(ctx, in.ID, command)
+}
+
+// command gives one to a campaign that exists, and answers with what came of it.
+func (s *Server) command(ctx context.Context, id string, command *pb.Command) (*campaignOutput, error) {
+	app := appOf(ctx)
+	if _, err := s.known(ctx, app, id); err != nil {
+		return nil, err
+	}
+	decided, err := s.decide(ctx, app, id, []*pb.Command{command})
 	if err != nil {
 		return nil, err
 	}
-	return s.acted(app, in.ID, command.Id, decided, http.StatusOK)
+	return s.acted(app, id, command.Id, decided, http.StatusOK)
 }
 
 // decide writes commands and waits for the launcher's answer to each. It returns whether they were all carried out, and

@@ -31,9 +31,10 @@ import (
 var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 const (
-	allKey  = "shop-key-with-every-scope"
-	readKey = "shop-key-to-read"
-	newsKey = "news-key-with-every-scope"
+	allKey      = "shop-key-with-every-scope"
+	readKey     = "shop-key-to-read"
+	newsKey     = "news-key-with-every-scope"
+	operatorKey = "operators-key"
 )
 
 func key(name, key string, scopes ...string) producer.Key {
@@ -86,6 +87,7 @@ func newAPI(t testing.TB, k *stream.Kafka, r *registry.Redis, log *slog.Logger) 
 			},
 			"news": {key("all", newsKey, producer.ScopeSend, producer.ScopeManage, producer.ScopeRead)},
 		},
+		Operators:  []producer.Key{key("ops", operatorKey)},
 		AllowHosts: map[string][]string{"shop": {"127.0.0.1:8443"}},
 		Now:        func() time.Time { return now },
 	})
@@ -254,6 +256,8 @@ func (l *launcher) decide(value []byte) []stream.Output {
 		c.State = pb.CampaignState_CAMPAIGN_STATE_PAUSED
 	case *pb.Command_Resume:
 		c.State = pb.CampaignState_CAMPAIGN_STATE_RUNNING
+	case *pb.Command_SetPace:
+		c.Pace = &pb.Pace{PerSecond: kind.SetPace.PerSecond}
 	case *pb.Command_Cancel:
 		c.State, c.Reason = pb.CampaignState_CAMPAIGN_STATE_CANCELLED, kind.Cancel.Reason
 	}

@@ -11,14 +11,17 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 )
 
-// follower holds campaigns and their accounts as Kafka has them, and tells those who wait of decisions and changes.
+// follower holds campaigns and their accounts, lanes and restraints as Kafka has them, and tells those who wait of decisions and changes.
 type follower struct {
 	campaigns, accounts *stream.View
+	lanes               *laneView
+	control             *control.View
 	log                 *slog.Logger
 
 	mu sync.Mutex // guards all below
@@ -51,6 +54,7 @@ func newFollower(k *stream.Kafka, log *slog.Logger) *follower {
 	f := &follower{
 		log: log, byApp: map[string]map[string][]byte{}, books: map[string]*books{}, waiting: map[string]chan *pb.Decision{},
 	}
+	f.lanes, f.control = newLaneView(k), control.NewView(k)
 	f.campaigns = stream.NewView(k, schemas.TopicCampaigns, f.applyCampaign)
 	f.accounts = stream.NewView(k, schemas.TopicAccounts, f.applyAccount)
 	return f
@@ -60,14 +64,16 @@ func (f *follower) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.campaigns.Run(ctx) })
 	g.Go(func() error { return f.accounts.Run(ctx) })
+	g.Go(func() error { return f.lanes.view.Run(ctx) })
+	g.Go(func() error { return f.control.Run(ctx) })
 	return g.Wait()
 }
 
-// ready tells whether both views have what was there when they began.
+// ready tells whether all views have what was there when they began.
 func (f *follower) ready() bool {
-	for _, v := range []*stream.View{f.campaigns, f.accounts} {
+	for _, ready := range []<-chan struct{}{f.campaigns.Ready(), f.accounts.Ready(), f.lanes.view.Ready(), f.control.Ready()} {
 		select {
-		case <-v.Ready():
+		case <-ready:
 		default:
 			return false
 		}

@@ -36,7 +36,7 @@ const (
 	retryAfter = 5 * time.Second
 )
 
-// Options of a Server. All must be set, but for AllowHosts and Now.
+// Options of a Server. All must be set, but for Operators, AllowHosts and Now.
 type Options struct {
 	// Listener is where Run serves. Run closes it.
 	Listener net.Listener
@@ -44,6 +44,8 @@ type Options struct {
 	Redis    *registry.Redis
 	// Keys are the API keys of each app. An app without an entry does not exist.
 	Keys map[string][]Key
+	// Operators are the keys of those who run Belfry. They have no scopes.
+	Operators []Key
 	// AllowHosts are, for each app, hosts (or host:port) of web push endpoints that may be loopback, private or plain http.
 	AllowHosts map[string][]string
 	// Version goes into the OpenAPI description.
@@ -135,7 +137,8 @@ func (s *Server) routes() (http.Handler, error) {
 	config := huma.DefaultConfig("Belfry", s.options.Version)
 	config.Info.Description = "Push notifications to APNs, FCM and Web Push. docs/api.md explains it with examples."
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		keySecurity: {Type: "http", Scheme: "bearer", Description: "An API key of the app, from the configuration"},
+		keySecurity:      {Type: "http", Scheme: "bearer", Description: "An API key of the app, from the configuration"},
+		operatorSecurity: {Type: "http", Scheme: "bearer", Description: "An operator's key, from the configuration"},
 	}
 	// Described and shown below, offline and without huma's $schema links.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", "", nil
@@ -145,6 +148,8 @@ func (s *Server) routes() (http.Handler, error) {
 	s.messageRoutes(api)
 	s.campaignRoutes(api)
 	s.eventRoutes(api)
+	s.laneRoutes(api)
+	s.controlRoutes(api)
 	s.healthRoutes(api)
 
 	description, err := json.Marshal(api.OpenAPI())
