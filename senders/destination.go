@@ -47,6 +47,7 @@ type destination struct {
 	shares   map[int32]share
 	inFlight int
 	limit    limit
+	cores    *pressure
 	state    pb.DestinationState
 	// epoch grows with every change of state.
 	epoch   uint64
@@ -134,13 +135,23 @@ func (d *destination) ready(now time.Time) bool {
 	switch {
 	case d.queue.len() == 0 || d.life.Err() != nil || d.laneHeld():
 		return false
-	case d.state == stateOpen && d.inFlight >= d.limit.slots():
+	case d.state == stateOpen && d.inFlight >= d.slots():
 		return false
 	case d.state != stateOpen && (d.probing || now.Before(d.until)):
 		return false
 	}
 	_, held := d.held()
 	return held == nil
+}
+
+// slots is the most in flight, by what the provider takes and by what this machine can do. Called with mu held.
+func (d *destination) slots() int { return min(d.limit.slots(), d.cores.limit()) }
+
+// flying is how many requests are in flight.
+func (d *destination) flying() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.inFlight
 }
 
 // start gives work to new workers while there is work to begin. Called with mu held.
@@ -347,7 +358,7 @@ func (d *destination) status(now time.Time) *pb.DestinationStatus {
 	defer d.mu.Unlock()
 	s := &pb.DestinationStatus{
 		App: d.App, Name: d.Name, State: d.state, Reason: d.reason,
-		InFlight: uint64(d.inFlight), Limit: uint64(d.limit.slots()), Parked: d.parkedCount(now),
+		InFlight: uint64(d.inFlight), Limit: uint64(d.slots()), Parked: d.parkedCount(now),
 	}
 	if d.state != stateOpen {
 		s.Until = d.until.UnixMilli()

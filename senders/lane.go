@@ -37,6 +37,8 @@ type Lane struct {
 	budget   share
 	valve    *valve
 	messages inlineMessages
+	// cores is nil in the urgent class, which gives way to nobody.
+	cores *pressure
 	// partitions is how many the topic has.
 	partitions atomic.Int32
 	// finished counts ends, for the drain rate.
@@ -74,6 +76,9 @@ func NewLane(o Options) *Lane {
 		valve:        newValve(o.Provider.Platform(), o.Class, o.Control.Get),
 		destinations: map[Destination]*destination{},
 		assignments:  map[int32]context.Context{},
+	}
+	if o.Class == pb.Class_CLASS_BULK {
+		l.cores = newPressure()
 	}
 	l.consumer = stream.NewConsumer(o.Kafka, stream.Options{
 		Name:    "senders." + name,
@@ -140,12 +145,14 @@ func (l *Lane) tick(now time.Time) {
 			d.release()
 		}
 	}
-	var idle int
+	var idle, busiest int
 	for _, d := range all {
 		if d.idle(now) {
 			idle++
 		}
+		busiest = max(busiest, d.flying())
 	}
+	l.cores.adjust(busiest)
 	for _, d := range all {
 		// One with a queue is not idle itself, and one without has nothing to put off.
 		d.tick(now, idle > 0, l.budget)
@@ -280,6 +287,7 @@ func (l *Lane) destination(where Destination) *destination {
 			quota = l.Provider.Rate(where)
 		}
 		d = newDestination(where, l.Provider, l.valve.gates(where, quota), l.Timeout, l.finish, l.life, &l.workers, l.log)
+		d.cores = l.cores
 		l.destinations[where] = d
 	}
 	return d

@@ -1,0 +1,86 @@
+package senders
+
+import (
+	"math"
+	"runtime/metrics"
+	"sync/atomic"
+	"time"
+)
+
+// pressure is the most that each destination of a bulk lane may have in flight for the sake of this machine's cores.
+//
+// A campaign could have thousands of requests in flight, and each answer makes a goroutine ready to run. When the cores are
+// busy, these queue for them, and with them queues every step of an urgent delivery, from the API on: goroutines have no
+// priorities. More in flight than the cores can serve makes a campaign no faster. So a bulk lane watches how long
+// goroutines wait for a core, and has less in flight while that is long. The nil pressure has no limit.
+type pressure struct {
+	slots atomic.Int64
+	// value is slots before rounding.
+	value  float64
+	sample []metrics.Sample
+	// counts are the histogram's at the last look.
+	counts []uint64
+}
+
+const (
+	// waitTarget is what nine of ten waits for a core should be below. An urgent delivery has some twenty on its way.
+	waitTarget = 500 * time.Microsecond
+	// leastSlots keep a destination going on a machine that others keep busy.
+	leastSlots = 8
+	// waitMetric is a histogram of the time that goroutines were ready before they ran.
+	waitMetric = "/sched/latencies:seconds"
+)
+
+func newPressure() *pressure {
+	p := &pressure{value: startLimit, sample: []metrics.Sample{{Name: waitMetric}}}
+	p.slots.Store(startLimit)
+	return p
+}
+
+// limit is the most in flight.
+func (p *pressure) limit() int {
+	if p == nil {
+		return math.MaxInt
+	}
+	return int(p.slots.Load())
+}
+
+// adjust learns from the waits since it was called last. busiest is the most that a destination has in flight: a limit that
+// is not half used has proved nothing. One goroutine calls it, every tickEvery.
+func (p *pressure) adjust(busiest int) {
+	if p == nil {
+		return
+	}
+	p.learn(p.wait(), busiest)
+}
+
+func (p *pressure) learn(wait time.Duration, busiest int) {
+	switch {
+	case wait > waitTarget:
+		p.value = max(leastSlots, min(p.value, float64(busiest))*cut)
+	case float64(busiest)*2 >= p.value:
+		p.value = p.value*1.1 + 1
+	}
+	p.slots.Store(int64(p.value))
+}
+
+// wait is what nine of ten waits since the last call were at most, roughly; 0 when there was none.
+func (p *pressure) wait() time.Duration {
+	metrics.Read(p.sample)
+	h := p.sample[0].Value.Float64Histogram()
+	if p.counts == nil {
+		p.counts = make([]uint64, len(h.Counts))
+	}
+	var total, sum uint64
+	for i, n := range h.Counts {
+		h.Counts[i] -= p.counts[i]
+		p.counts[i] = n
+		total += h.Counts[i]
+	}
+	for i, n := range h.Counts {
+		if sum += n; n > 0 && sum*10 >= total*9 {
+			return time.Duration(h.Buckets[i] * float64(time.Second))
+		}
+	}
+	return 0
+}

@@ -1,0 +1,62 @@
+package senders
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestPressureFollowsTheWaitForACore(t *testing.T) {
+	p := newPressure()
+	for range 100 {
+		p.learn(0, p.limit()/3)
+	}
+	if p.limit() != startLimit {
+		t.Errorf("a limit that nobody needed became %d", p.limit())
+	}
+	for range 20 {
+		p.learn(time.Millisecond, p.limit())
+	}
+	if p.limit() != leastSlots {
+		t.Errorf("cores that stay busy: %d", p.limit())
+	}
+	for range 100 {
+		p.learn(10*time.Microsecond, p.limit())
+	}
+	if p.limit() < 2000 {
+		t.Errorf("after ten seconds of free cores: %d", p.limit())
+	}
+	p.learn(time.Millisecond, 100)
+	if p.limit() != 70 {
+		t.Errorf("the cut starts at what is in flight, but gave %d", p.limit())
+	}
+}
+
+// The runtime's metric is there and means what pressure takes it for.
+func TestPressureMeasuresQueuedGoroutines(t *testing.T) {
+	p := newPressure()
+	p.wait()
+	var all sync.WaitGroup
+	for range 200 * runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for range 10 {
+				for began := time.Now(); time.Since(began) < 100*time.Microsecond; {
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+	all.Wait()
+	if wait := p.wait(); wait < time.Millisecond {
+		t.Errorf("with 200 goroutines for each core, nine of ten waited for less than %v", wait)
+	}
+}
+
+func TestNoPressureNoLimit(t *testing.T) {
+	var p *pressure
+	p.adjust(1000)
+	if p.limit() < 1<<30 {
+		t.Errorf("limit %d", p.limit())
+	}
+}
