@@ -21,8 +21,11 @@ import (
 // idle is how long a reader waits for records before it looks whether retention took what it waits for.
 const idle = time.Second
 
+// clockSlack is how far clocks may be apart between who notes a time in a record and who writes the record.
+const clockSlack = time.Minute
+
 // Span is what lies on topics now, a range for each partition that holds anything. Topics are without prefix. With since,
-// Unix ms and not 0, a range begins with the first record written then or later.
+// Unix ms and not 0, a range begins with the first record written then or later, or a little before.
 func Span(ctx context.Context, k *stream.Kafka, since int64, topics ...string) ([]*pb.TopicRange, error) {
 	client, err := k.Client()
 	if err != nil {
@@ -42,7 +45,7 @@ func Span(ctx context.Context, k *stream.Kafka, since int64, topics ...string) (
 	}
 	starts, err := listed(adm.ListStartOffsets(ctx, full...))
 	if err == nil && since != 0 {
-		starts, err = listed(adm.ListOffsetsAfterMilli(ctx, since, full...))
+		starts, err = listed(adm.ListOffsetsAfterMilli(ctx, max(1, since-clockSlack.Milliseconds()), full...))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list start offsets: %w", err)

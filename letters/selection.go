@@ -40,9 +40,6 @@ type Found struct {
 	Original []byte
 }
 
-// clockSlack is how far clocks may be apart between who notes a time in a record and who writes the record.
-const clockSlack = time.Minute
-
 // Begin says what a replay is to read on a platform: everything that is there now and may be meant. A later Select goes on
 // from there, or from any progress after it.
 func Begin(ctx context.Context, k *stream.Kafka, r *pb.Replay, p pb.Platform, now time.Time) (*pb.ReplayProgress, error) {
@@ -50,9 +47,6 @@ func Begin(ctx context.Context, k *stream.Kafka, r *pb.Replay, p pb.Platform, no
 		State: pb.ReplayState_REPLAY_STATE_RUNNING, StartedAt: now.UnixMilli(), At: now.UnixMilli(),
 	}
 	since := r.GetFilter().GetSince()
-	if since != 0 {
-		since = max(1, since-clockSlack.Milliseconds())
-	}
 	var err error
 	if r.GetSource() == pb.ReplaySource_REPLAY_SOURCE_DEAD {
 		progress.Ranges, err = Span(ctx, k, since, schemas.TopicDead(p))

@@ -25,7 +25,7 @@ type Key struct {
 const (
 	// ScopeSend allows messages, events, and campaigns with all their actions.
 	ScopeSend = "send"
-	// ScopeManage allows writing and removing devices, and holding the app's traffic back.
+	// ScopeManage allows writing and removing devices, holding the app's traffic back, and replays.
 	ScopeManage = "manage"
 	// ScopeRead allows everything that changes nothing.
 	ScopeRead = "read"

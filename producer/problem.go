@@ -41,7 +41,7 @@ var titles = map[string]string{
 	"method-not-allowed":  "The path does not know this method",
 	"too-large":           "The body is too large",
 	"media-type":          "The Content-Type is not JSON",
-	"refused":             "The campaign's state does not allow this",
+	"refused":             "The state of what it concerns does not allow this",
 	"idempotency-reused":  "The Idempotency-Key was used for another request",
 	"idempotency-running": "The first request with this Idempotency-Key is still being handled",
 	"busy":                "Too much is being written at once",

@@ -63,7 +63,10 @@ type Server struct {
 	registry *registry.Registry
 	writer   *writer
 	follower *follower
+	replays  *replays
 	streams  *semaphore.Weighted
+	// scans bounds the calls that read topics.
+	scans *semaphore.Weighted
 	// stopping ends long answers (progress, bulk) when Run's context does.
 	stopping context.Context
 	stop     context.CancelFunc
@@ -85,7 +88,9 @@ func New(o Options) (*Server, error) {
 		options: o, log: o.Log, now: o.Now, writer: w,
 		registry: registry.New(o.Redis),
 		follower: newFollower(o.Kafka, o.Log),
+		replays:  newReplays(o.Kafka, o.Log),
 		streams:  semaphore.NewWeighted(maxStreams),
+		scans:    semaphore.NewWeighted(maxScans),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	if s.handler, err = s.routes(); err != nil {
@@ -111,6 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 	g.Go(func() error { return s.follower.run(follow) })
+	g.Go(func() error { return s.replays.run(follow) })
 	g.Go(func() error {
 		if err := server.Serve(s.options.Listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("producer: serve the API: %w", err)
@@ -148,6 +154,8 @@ func (s *Server) routes() (http.Handler, error) {
 	s.messageRoutes(api)
 	s.campaignRoutes(api)
 	s.eventRoutes(api)
+	s.deadRoutes(api)
+	s.replayRoutes(api)
 	s.laneRoutes(api)
 	s.controlRoutes(api)
 	s.healthRoutes(api)
