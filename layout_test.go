@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"config":    {"schemas", "stream", "registry", "message"},
 	"e2e":       nil, // tests alone
 	"audit":     {"schemas", "stream"},
+	"soak":      {"schemas", "failpoint", "stream", "audit", "simulator", "producer"}, // the harness: no part of the product
 	"cmd": {
 		"schemas", "simulator", "message", "events", "stream", "registry", "producer", "fanout", "senders", "ledger", "audit",
 		"letters", "replay",

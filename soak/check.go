@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry/belfry/audit"
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/simulator"
+)
+
+// evidence is all that a run left behind: what Kafka holds, and the providers' receipts with their times.
+type evidence struct {
+	count    *audit.Count
+	reports  []*audit.Report
+	receipts map[[16]byte][]time.Time
+	// words are the results of each delivery, in the order in which they were committed.
+	words map[[16]byte][]word
+	// platform and campaign say whose a delivery is.
+	platform map[[16]byte]string
+	run      map[[16]byte]string
+	sent     map[[16]byte]int
+	early    int           // came back from a retry topic before they were due
+	earliest time.Duration // how much too early
+	raw      map[string]int
+}
+
+// word is one result.
+type word struct {
+	at      time.Time // of its record, which was written in the transaction that committed it
+	outcome pb.Outcome
+}
+
+func gather(ctx context.Context, w *world) (*evidence, error) {
+	e := &evidence{
+		receipts: map[[16]byte][]time.Time{}, words: map[[16]byte][]word{}, platform: map[[16]byte]string{},
+		run: map[[16]byte]string{}, sent: map[[16]byte]int{}, raw: map[string]int{},
+	}
+	var err error
+	if e.count, err = audit.Read(ctx, w.cluster(), time.Time{}, func(audit.Run) bool { return true }); err != nil {
+		return nil, err
+	}
+	if err := e.readReceipts(w); err != nil {
+		return nil, err
+	}
+	times := make(map[[16]byte]int, len(e.receipts))
+	for id, all := range e.receipts {
+		times[id] = len(all)
+	}
+	for _, r := range e.count.Runs() {
+		e.reports = append(e.reports, e.count.Report(r, times))
+	}
+	for _, p := range schemas.Platforms {
+		if err := e.readPlatform(ctx, w, p); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// readReceipts reads the simulator's file, after asking it something that makes it write what it has.
+func (e *evidence) readReceipts(w *world) error {
+	if _, err := w.receipts(); err != nil {
+		return err
+	}
+	f, err := os.Open(filepath.Join(w.dir, "receipts.ndjson"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var r struct {
+			ID   string
+			Time int64
+		}
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return fmt.Errorf("receipts: %w", err)
+		}
+		if id, ok := simulator.ParseID(r.ID); ok {
+			e.receipts[id] = append(e.receipts[id], time.UnixMilli(r.Time))
+		}
+	}
+	return lines.Err()
+}
+
+func (e *evidence) readPlatform(ctx context.Context, w *world, p pb.Platform) (err error) {
+	name := schemas.PlatformName(p)
+	read := func(topic string, each func(*kgo.Record)) {
+		if err == nil {
+			err = audit.Scan(ctx, w.cluster(), topic, time.Time{}, each)
+		}
+	}
+	read(schemas.TopicResults(p), func(r *kgo.Record) {
+		var batch pb.ResultBatch
+		if proto.Unmarshal(r.Value, &batch) != nil {
+			return // the audit has counted it
+		}
+		for _, one := range batch.Results {
+			id := [16]byte(one.Delivery)
+			e.words[id] = append(e.words[id], word{r.Timestamp, one.Outcome})
+		}
+	})
+	for _, class := range schemas.Classes {
+		read(schemas.TopicSend(p, class), func(r *kgo.Record) {
+			var d pb.Delivery
+			if proto.Unmarshal(r.Value, &d) != nil {
+				return
+			}
+			id := [16]byte(d.Id)
+			e.platform[id], e.run[id] = name, d.Run
+			if d.DueAt == 0 && d.Attempt == 0 {
+				e.sent[id]++
+			}
+			if early := time.UnixMilli(d.DueAt).Sub(r.Timestamp); early > 0 {
+				e.early++
+				e.earliest = max(e.earliest, early)
+			}
+		})
+	}
+	read(schemas.TopicDead(p), func(r *kgo.Record) {
+		var l pb.DeadLetter
+		if proto.Unmarshal(r.Value, &l) == nil && l.Delivery == nil {
+			e.raw[fmt.Sprint(l.Source.GetTopic(), "/", l.Source.GetPartition(), "/", l.Source.GetOffset())]++
+		}
+	})
+	return err
+}
+
+// sums adds all runs up.
+type sums struct {
+	planned, accepted, expired, cancelled, dead, otherwise uint64
+	deferred                                               uint64
+	pending                                                int64
+	notEnded, endedTwice, sentTwice, missing, unheard      int
+	retries, delivered, repeats                            int
+	differences                                            []string
+}
+
+func (e *evidence) sums() (s sums) {
+	for _, r := range e.reports {
+		for _, d := range r.Differences {
+			s.differences = append(s.differences, r.Run+": "+d)
+		}
+		for _, p := range r.Platforms {
+			t := p.Topics
+			s.planned += t.Planned
+			s.accepted += t.Accepted
+			s.expired += t.Expired
+			s.cancelled += t.Cancelled
+			s.dead += t.Dead
+			s.otherwise += t.Unregistered + t.Rejected
+			s.deferred += t.Deferred
+			s.pending += t.Pending
+			s.notEnded += p.NotEnded
+			s.endedTwice += p.EndedTwice
+			s.retries += p.Retries
+			if !strings.HasPrefix(r.Run, "~") {
+				s.sentTwice += p.SentTwice
+			}
+			if p.Received != nil {
+				s.missing += p.Received.Missing
+				s.unheard += p.Received.Unheard
+				s.delivered += p.Received.Deliveries
+				s.repeats += p.Received.Repeats
+			}
+		}
+	}
+	return s
+}
+
+// settled tells that nothing is on its way any more.
+func (e *evidence) settled() bool {
+	return !slices.ContainsFunc(e.reports, func(r *audit.Report) bool { return !r.Settled })
+}
+
+// grace is how much later than an event a request may still be answered that was out when it began, and how much clocks,
+// which are one here, may disagree in what they stamp first.
+const grace = sendersTimeout + time.Second
+
+// repeats compares each delivery's receipts with what may be repeated. An event may repeat what was in flight then or done
+// and not yet committed: what had a receipt by then, and got its word, if ever, only afterwards. An answer that a provider
+// gave and Belfry did not hear is repeated after its "deferred". A call to the API that is repeated may be written twice.
+func (e *evidence) repeats(events []event) (repeats, bound int, unexplained []string) {
+	for id, got := range e.receipts {
+		slices.SortFunc(got, time.Time.Compare)
+		allowed := max(0, e.sent[id]-1)
+		words := e.words[id]
+		for _, w := range words {
+			if w.outcome == pb.Outcome_OUTCOME_DEFERRED {
+				allowed++
+			}
+		}
+		for _, v := range events {
+			if exposes(v, events) && v.touches(e.platform[id]) && exposed(got[0], words, v) {
+				allowed++
+			}
+		}
+		n := len(got) - 1
+		repeats, bound = repeats+n, bound+allowed
+		if n > allowed && len(unexplained) < 5 {
+			unexplained = append(unexplained, e.story(id))
+		}
+		if n > allowed && len(unexplained) >= 5 {
+			unexplained[4] = "and more"
+		}
+	}
+	return repeats, bound, unexplained
+}
+
+// exposes tells whether a lane may lose by an event what it had in flight. A stop in good order may not, but for answers
+// that a sick provider or network keeps for longer than a stop waits.
+func exposes(v event, all []event) bool {
+	if !v.senders {
+		return false
+	}
+	if v.kind != "SIGTERM" {
+		return true
+	}
+	return slices.ContainsFunc(all, func(o event) bool {
+		return (o.provider || o.platform == "") && o.touches(v.platform) && o.start.Before(v.end.Add(grace)) && o.end.After(v.start.Add(-grace))
+	})
+}
+
+// exposed tells whether a delivery with a first receipt then, and these results, may have been lost by an event's process
+// or commit. Where the moment is known at which a process died, what it had sent by then was on its way for a little
+// longer.
+func exposed(first time.Time, words []word, v event) bool {
+	from, to := v.start, v.end.Add(grace)
+	if !v.moment.IsZero() {
+		from, to = v.moment, v.moment.Add(time.Second)
+	}
+	if first.After(to) {
+		return false
+	}
+	// The last result is the one of the last time that it was sent.
+	return len(words) == 0 || words[len(words)-1].at.After(from.Add(-commitTime))
+}
+
+// commitTime is how long a commit may be under way, in which its records have been written and do not count yet.
+const commitTime = time.Second
+
+// story tells what is known of one delivery.
+func (e *evidence) story(id [16]byte) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s of %s on %s, sent %d times: receipts", simulator.ID(id), e.run[id], e.platform[id], e.sent[id])
+	for _, t := range e.receipts[id] {
+		b.WriteString(" " + t.Format("15:04:05.000"))
+	}
+	b.WriteString("; results")
+	for _, w := range e.words[id] {
+		fmt.Fprintf(&b, " %s %s", w.at.Format("15:04:05.000"), strings.ToLower(strings.TrimPrefix(w.outcome.String(), "OUTCOME_")))
+	}
+	return b.String()
+}
+
+// afterCancel counts receipts later than two seconds after a cancel was acknowledged, and when.
+func (e *evidence) afterCancel(l *load) (late int) {
+	for id, got := range e.receipts {
+		c := l.campaigns[e.run[id]]
+		if c == nil || c.cancelled.IsZero() {
+			continue
+		}
+		for _, t := range got {
+			if t.After(c.cancelled.Add(2 * time.Second)) {
+				late++
+			}
+		}
+	}
+	return late
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/belfry/belfry/producer"
+	"github.com/belfry/belfry/schemas"
+)
+
+// load is what a deployment goes through on a busy day: campaigns one after another, some paused or cancelled, one-time
+// codes, devices that register again, and now and then a record that nobody can read. Calls are repeated with their
+// idempotency key until they are answered, as the API asks for.
+type load struct {
+	w   *world
+	ttl time.Duration
+
+	mu        sync.Mutex // guards all below
+	campaigns map[string]*campaign
+	messages  int // calls answered with 202
+	promised  int // their deliveries
+	repeated  int // calls that had to be sent more than once
+	devices   int // registrations answered
+	garbage   int // unreadable records, on each platform's bulk topic
+	strange   []string
+}
+
+// campaign is one that was launched.
+type campaign struct {
+	id        string
+	cancelled time.Time // when the cancel was acknowledged
+	ended     bool
+}
+
+const (
+	// campaignsAtOnce bounds the backlog while much is broken.
+	campaignsAtOnce = 5
+	campaignEvery   = 2 * time.Second
+	messageEvery    = 100 * time.Millisecond
+	deviceEvery     = 200 * time.Millisecond
+	garbageEvery    = 10 * time.Second
+)
+
+func newLoad(w *world, ttl time.Duration) *load {
+	return &load{w: w, ttl: ttl, campaigns: map[string]*campaign{}}
+}
+
+// run makes load until brief ends. Calls that have no answer by then are repeated until ctx ends: it returns when all
+// are answered.
+func (l *load) run(ctx, brief context.Context) {
+	var wg sync.WaitGroup
+	calls := make(chan struct{}, 16)
+	every := func(d time.Duration, do func(n int)) {
+		wg.Go(func() {
+			tick := time.NewTicker(d)
+			defer tick.Stop()
+			for n := 0; ; n++ {
+				select {
+				case <-brief.Done():
+					return
+				case <-tick.C:
+				}
+				select {
+				case calls <- struct{}{}:
+					wg.Go(func() {
+						defer func() { <-calls }()
+						do(n)
+					})
+				default: // enough wait for an answer
+				}
+			}
+		})
+	}
+	devices := l.registrations()
+	every(messageEvery, func(n int) { l.message(ctx, n) })
+	every(deviceEvery, func(int) { l.device(ctx, devices[rand.IntN(len(devices))]) })
+	every(garbageEvery, func(int) { l.spoil(ctx) })
+	wg.Go(func() { l.launch(ctx, brief, &wg) })
+	wg.Wait()
+}
+
+// repeat calls until there is an answer that is not "later".
+func (l *load) repeat(ctx context.Context, method, path, key string, body any) (int, []byte) {
+	for try := 1; ; try++ {
+		status, answer, err := l.w.call(ctx, method, path, key, body)
+		if err == nil && status != http.StatusTooManyRequests && status < 500 && (status != http.StatusConflict || !strings.Contains(string(answer), "idempotency-running")) {
+			if try > 1 {
+				l.mu.Lock()
+				l.repeated++
+				l.mu.Unlock()
+			}
+			return status, answer
+		}
+		select {
+		case <-ctx.Done():
+			return 0, nil
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// unexpected notes an answer that no fault explains.
+func (l *load) unexpected(what string, status int, answer []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.strange) < 10 {
+		l.strange = append(l.strange, fmt.Sprintf("%s: %d %s", what, status, answer))
+	}
+}
+
+func (l *load) message(ctx context.Context, n int) {
+	device := rand.IntN(l.w.devices)
+	status, answer := l.repeat(ctx, http.MethodPost, "/v1/messages", fmt.Sprintf("m-%06d", n), map[string]any{
+		"to":      map[string]string{"device": fmt.Sprintf("d-%06d", device)},
+		"message": map[string]string{"title": "Your code", "body": "{{ data.code }}", "ttl": l.ttl.String()},
+		"data":    map[string]string{"code": fmt.Sprint(n)},
+	})
+	var reply struct{ Deliveries map[string]int }
+	if status != http.StatusAccepted || json.Unmarshal(answer, &reply) != nil {
+		if status != 0 {
+			l.unexpected("message", status, answer)
+		}
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.messages++
+	for _, d := range reply.Deliveries {
+		l.promised += d
+	}
+}
+
+// registrations are the devices as they were imported.
+func (l *load) registrations() (all []map[string]any) {
+	b, err := os.ReadFile(filepath.Join(l.w.dir, "sim", "demo", "devices.ndjson"))
+	if err != nil {
+		panic(err) // they were imported from it
+	}
+	for line := range strings.Lines(string(b)) {
+		var d map[string]any
+		if err := json.Unmarshal([]byte(line), &d); err != nil {
+			panic(err)
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+func (l *load) device(ctx context.Context, d map[string]any) {
+	body := map[string]any{}
+	for k, v := range d {
+		if k != "id" && k != "op" {
+			body[k] = v
+		}
+	}
+	status, answer := l.repeat(ctx, http.MethodPut, fmt.Sprint("/v1/devices/", d["id"]), "", body)
+	switch status {
+	case http.StatusAccepted:
+		l.mu.Lock()
+		l.devices++
+		l.mu.Unlock()
+	case 0:
+	default:
+		l.unexpected("device", status, answer)
+	}
+}
+
+// spoil writes a record that is no delivery to each bulk topic.
+func (l *load) spoil(ctx context.Context) {
+	client, err := l.w.cluster().Client()
+	if err != nil {
+		return
+	}
+	defer client.Close()
+	for _, p := range schemas.Platforms {
+		topic := l.w.cluster().Topic(schemas.TopicSend(p, 2))
+		r := &kgo.Record{Topic: topic, Key: []byte("demo/nobody"), Value: []byte("\xffno delivery")}
+		if err := client.ProduceSync(ctx, r).FirstErr(); err != nil {
+			return
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.garbage++
+}
+
+// launch starts campaigns while few are under way.
+func (l *load) launch(ctx, brief context.Context, wg *sync.WaitGroup) {
+	for n := 0; ; {
+		select {
+		case <-brief.Done():
+			return
+		case <-time.After(campaignEvery):
+		}
+		if l.underWay() < campaignsAtOnce {
+			n++
+			l.campaign(ctx, n, wg)
+		}
+	}
+}
+
+func (l *load) campaign(ctx context.Context, n int, wg *sync.WaitGroup) {
+	c := &campaign{id: fmt.Sprintf("c-%04d", n)}
+	status, answer := l.repeat(ctx, http.MethodPost, "/v1/campaigns", c.id, map[string]any{
+		"id": c.id, "launch": true, "audience": map[string]bool{"everyone": true},
+		"message": map[string]string{"title": "Hello", "body": "By {{ device.platform }}", "ttl": l.ttl.String()},
+	})
+	switch {
+	case status == 0:
+		return
+	case status >= 300:
+		l.unexpected("campaign", status, answer)
+		return
+	}
+	l.mu.Lock()
+	l.campaigns[c.id] = c
+	l.mu.Unlock()
+	wg.Go(func() { l.meddle(ctx, c, n) })
+}
+
+// meddle pauses every fifth campaign for a moment, and cancels every seventh.
+func (l *load) meddle(ctx context.Context, c *campaign, n int) {
+	act := func(action string) bool {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(time.Second):
+		}
+		status, answer := l.repeat(ctx, http.MethodPost, "/v1/campaigns/"+c.id+"/"+action, c.id+"/"+action, nil)
+		if status >= 300 && status != http.StatusConflict { // it may be over
+			l.unexpected(action, status, answer)
+		}
+		return status == http.StatusOK
+	}
+	if n%5 == 0 && act("pause") {
+		act("resume")
+	}
+	if n%7 == 0 && act("cancel") {
+		l.mu.Lock()
+		c.cancelled = time.Now()
+		l.mu.Unlock()
+	}
+}
+
+// underWay counts the campaigns that are not over, as far as the API tells now.
+func (l *load) underWay() (n int) {
+	l.mu.Lock()
+	var open []*campaign
+	for _, c := range l.campaigns {
+		if !c.ended {
+			open = append(open, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range open {
+		var p producer.Progress
+		status, answer, err := l.w.call(context.Background(), http.MethodGet, "/v1/campaigns/"+c.id+"/progress", "", nil)
+		if err != nil || status != http.StatusOK || json.Unmarshal(answer, &p) != nil || p.Pending != 0 || p.State == "running" || p.State == "paused" || p.State == "scheduled" {
+			n++
+			continue
+		}
+		l.mu.Lock()
+		c.ended = true
+		l.mu.Unlock()
+	}
+	return n
+}

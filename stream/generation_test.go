@@ -1,0 +1,73 @@
+package stream_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/belfry/belfry/stream"
+	"github.com/belfry/belfry/stream/streamtest"
+)
+
+// TestCommitOfAStaleGeneration (I4): a member is thrown out of its group and is not told, as one that was frozen is not.
+// Another has done its records when it comes to commit them: the broker refuses it, outputs and all.
+func TestCommitOfAStaleGeneration(t *testing.T) {
+	k, broker := streamtest.Embedded(t, streamtest.Topic{Name: "in", Partitions: 1}, streamtest.Topic{Name: "out", Partitions: 1})
+	fill(t, k, "in", 10)
+	var tell atomic.Bool
+	broker.ControlKey(int16(kmsg.Heartbeat), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		id := req.(*kmsg.HeartbeatRequest).InstanceID
+		return req.ResponseKind(), nil, id != nil && *id == "frozen" && !tell.Load() // all is well, it is told
+	})
+	var mu sync.Mutex
+	var stale []*stream.Task
+	start(t, k, "frozen", func(_ context.Context, tasks []*stream.Task) {
+		mu.Lock()
+		defer mu.Unlock()
+		stale = append(stale, tasks...)
+	})
+	waitFor(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(stale) == 10
+	})
+	adm := kadm.NewClient(streamtest.Client(t, k))
+	if _, err := adm.LeaveGroup(t.Context(), kadm.LeaveGroup(k.Prefix+"copy").InstanceIDs("frozen")); err != nil {
+		t.Fatal(err)
+	}
+	start(t, k, "next", func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			task.Done(copyOf(task))
+		}
+	})
+	waitFor(t, func() bool { return committed(t, adm, k) >= 10 })
+
+	t.Cleanup(func() { tell.Store(true) }) // so that it gives up
+	var tries, ends atomic.Int64
+	broker.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		if req.(*kmsg.EndTxnRequest).Commit {
+			ends.Add(1)
+		}
+		return nil, nil, false
+	})
+	broker.ControlKey(int16(kmsg.TxnOffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		tries.Add(1)
+		return nil, nil, false
+	})
+	for _, task := range stale {
+		task.Done(stream.Output{Topic: "out", Key: task.Key, Value: []byte("stale")})
+	}
+	// That it tries again is how it shows that it was refused.
+	waitFor(t, func() bool { return tries.Load() >= 2 || ends.Load() > 0 })
+	if ends.Load() > 0 {
+		t.Error("a member that owns its partition no more has committed")
+	}
+	readOnce(t, k, "out", 10)
+}
