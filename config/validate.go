@@ -11,7 +11,7 @@ import (
 )
 
 // Roles are what one process can do, in the order in which a delivery meets them.
-var Roles = []string{"producer", "registry", "fanout", "senders.apns", "senders.fcm", "senders.webpush", "ledger"}
+var Roles = []string{"producer", "registry", "fanout", "senders.apns", "senders.fcm", "senders.webpush", "ledger", "replay"}
 
 var (
 	instanceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)

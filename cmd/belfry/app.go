@@ -23,6 +23,7 @@ import (
 	"github.com/belfry/belfry/ledger"
 	"github.com/belfry/belfry/producer"
 	"github.com/belfry/belfry/registry"
+	"github.com/belfry/belfry/replay"
 	"github.com/belfry/belfry/schemas"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/apns"
@@ -123,6 +124,7 @@ func (a *app) makeRoles() error {
 		"ledger": func() (runner, error) {
 			return ledger.New(ledger.Options{Kafka: a.kafka, Redis: a.redis, Prefix: a.redis.Prefix}), nil
 		},
+		"replay": func() (runner, error) { return replay.New(a.kafka), nil },
 	} {
 		if !a.cfg.Runs(name) {
 			continue
