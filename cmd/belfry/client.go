@@ -140,7 +140,7 @@ func jsonFlag(cmd *cobra.Command, asJSON *bool) {
 
 func clientCommands() []*cobra.Command {
 	c := &client{}
-	commands := []*cobra.Command{sendCommand(c), campaignCommand(c), devicesCommand(c), eventsCommand(c)}
+	commands := []*cobra.Command{sendCommand(c), campaignCommand(c), devicesCommand(c), eventsCommand(c), deadCommand(c), replayCommand(c)}
 	for _, cmd := range commands {
 		c.flags(cmd)
 	}
