@@ -9,17 +9,18 @@ import (
 // Config is everything that one process is told. Its yaml tags are the keys, env the variables after BELFRY_, and doc
 // the meaning, in Markdown. A string whose key ends in _file is a path, relative to the configuration's own folder.
 type Config struct {
-	Instance string          `yaml:"instance" env:"INSTANCE" doc:"This process's name among those that run the same roles. It must stay the same over a restart and differ between processes, for a restarted process ends its predecessor's transactions by it. Left out: the host name"`
-	Roles    []string        `yaml:"roles" env:"ROLES" doc:"What this process does: producer, registry, fanout, senders.apns, senders.fcm, senders.webpush, ledger. Left out: all"`
-	DataDir  string          `yaml:"data_dir" env:"DATA_DIR" doc:"Where the embedded Kafka keeps its files, when kafka.brokers is left out"`
-	Listen   string          `yaml:"listen" env:"LISTEN" doc:"Address of the HTTP API, host:port"`
-	TLS      ServerTLS       `yaml:"tls" envPrefix:"TLS_" doc:"The HTTP API's certificate. Left out: plain HTTP"`
-	Log      Log             `yaml:"log" envPrefix:"LOG_" doc:"What is written to stderr, and how"`
-	Kafka    Kafka           `yaml:"kafka" envPrefix:"KAFKA_" doc:"How to reach the cluster"`
-	Redis    Redis           `yaml:"redis" envPrefix:"REDIS_" doc:"How to reach the registry's view of the devices"`
-	Apps     map[string]*App `yaml:"apps" doc:"The tenants, by name: 1 to 32 of a-z, 0-9 and -, not - first"`
-	Senders  Senders         `yaml:"senders" envPrefix:"SENDERS_" doc:"How lanes send"`
-	Fanout   Fanout          `yaml:"fanout" envPrefix:"FANOUT_" doc:"How far ahead of the lanes campaigns are expanded"`
+	Instance  string          `yaml:"instance" env:"INSTANCE" doc:"This process's name among those that run the same roles. It must stay the same over a restart and differ between processes, for a restarted process ends its predecessor's transactions by it. Left out: the host name"`
+	Roles     []string        `yaml:"roles" env:"ROLES" doc:"What this process does: producer, registry, fanout, senders.apns, senders.fcm, senders.webpush, ledger, replay. Left out: all"`
+	DataDir   string          `yaml:"data_dir" env:"DATA_DIR" doc:"Where the embedded Kafka keeps its files, when kafka.brokers is left out"`
+	Listen    string          `yaml:"listen" env:"LISTEN" doc:"Address of the HTTP API, host:port"`
+	TLS       ServerTLS       `yaml:"tls" envPrefix:"TLS_" doc:"The HTTP API's certificate. Left out: plain HTTP"`
+	Log       Log             `yaml:"log" envPrefix:"LOG_" doc:"What is written to stderr, and how"`
+	Kafka     Kafka           `yaml:"kafka" envPrefix:"KAFKA_" doc:"How to reach the cluster"`
+	Redis     Redis           `yaml:"redis" envPrefix:"REDIS_" doc:"How to reach the registry's view of the devices"`
+	Operators []Operator      `yaml:"operators" doc:"Keys of the HTTP API for those who run Belfry: they see every lane and hold back any part of the traffic, and nothing else"`
+	Apps      map[string]*App `yaml:"apps" doc:"The tenants, by name: 1 to 32 of a-z, 0-9 and -, not - first"`
+	Senders   Senders         `yaml:"senders" envPrefix:"SENDERS_" doc:"How lanes send"`
+	Fanout    Fanout          `yaml:"fanout" envPrefix:"FANOUT_" doc:"How far ahead of the lanes campaigns are expanded"`
 }
 
 // Default is what a configuration begins as: one process with everything in it.
@@ -92,11 +93,12 @@ type Redis struct {
 
 // App is a tenant: who may call for it, and what it is to the providers.
 type App struct {
-	Keys    []Key    `yaml:"keys" doc:"Keys of the HTTP API"`
-	APNs    *APNs    `yaml:"apns" doc:"Left out: nothing is sent to Apple's devices"`
-	FCM     *FCM     `yaml:"fcm" doc:"Left out: nothing is sent to Firebase"`
-	WebPush *WebPush `yaml:"webpush" doc:"Left out: nothing is sent to browsers"`
-	Rules   []Rule   `yaml:"rules" doc:"Messages that events trigger"`
+	Keys      []Key     `yaml:"keys" doc:"Keys of the HTTP API"`
+	APNs      *APNs     `yaml:"apns" doc:"Left out: nothing is sent to Apple's devices"`
+	FCM       *FCM      `yaml:"fcm" doc:"Left out: nothing is sent to Firebase"`
+	WebPush   *WebPush  `yaml:"webpush" doc:"Left out: nothing is sent to browsers"`
+	Rules     []Rule    `yaml:"rules" doc:"Messages that events trigger"`
+	AutoPause AutoPause `yaml:"auto_pause" doc:"When a campaign is paused by itself (docs/campaigns.md)"`
 }
 
 // Key lets a backend call the HTTP API. Only its hash is here.
@@ -104,6 +106,19 @@ type Key struct {
 	Name   string   `yaml:"name" doc:"Shown in logs instead of the key"`
 	Hash   string   `yaml:"hash" doc:"sha256:<hex> of the key, which should be random: openssl rand -hex 32"`
 	Scopes []string `yaml:"scopes" doc:"Any of send, manage, read"`
+}
+
+// Operator is a key of somebody who runs Belfry.
+type Operator struct {
+	Name string `yaml:"name" doc:"Shown in logs and beside what it holds back, instead of the key"`
+	Hash string `yaml:"hash" doc:"sha256:<hex> of the key, as those of apps"`
+}
+
+// AutoPause says when a campaign is paused by itself: most of a platform's outcomes within a minute are rejections of the
+// message, or devices that the provider does not know.
+type AutoPause struct {
+	Outcomes int     `yaml:"outcomes" doc:"How many outcomes it takes to judge, at least. Left out: 100"`
+	Percent  float64 `yaml:"percent" doc:"More than so many in a hundred. Left out: 50. 100: never"`
 }
 
 // APNs is an app's credential with Apple: a token key (p8) or a certificate (p12).

@@ -24,6 +24,7 @@ var (
 func (c *Config) checkApps(p *Problems) {
 	// A key tells its app, so it can belong to one only.
 	owners := make(map[string]string)
+	c.checkOperators(p, owners)
 	for _, name := range slices.Sorted(maps.Keys(c.Apps)) {
 		path, app := "apps."+name, c.Apps[name]
 		if !appName.MatchString(name) {
@@ -38,6 +39,36 @@ func (c *Config) checkApps(p *Problems) {
 		app.FCM.check(p, path+".fcm")
 		app.WebPush.check(p, path+".webpush")
 		app.checkRules(p, path)
+		if a := app.AutoPause; a.Outcomes < 0 {
+			p.add(path+".auto_pause.outcomes", "is %d; give a number above 0, or leave it out", a.Outcomes)
+		} else if a.Percent < 0 || a.Percent > 100 {
+			p.add(path+".auto_pause.percent", "is %v; give 0 to 100, or leave it out", a.Percent)
+		}
+	}
+}
+
+func (c *Config) checkOperators(p *Problems, owners map[string]string) {
+	names := make(map[string]bool)
+	for i, o := range c.Operators {
+		at := fmt.Sprintf("operators[%d]", i)
+		if o.Name == "" || names[o.Name] {
+			p.add(at+".name", "is %q; give each operator's key a name of its own", o.Name)
+		}
+		names[o.Name] = true
+		checkHash(p, at, o.Hash, owners)
+	}
+}
+
+// checkHash checks a key's hash, and that it is nobody else's.
+func checkHash(p *Problems, at, hash string, owners map[string]string) {
+	digits, found := strings.CutPrefix(hash, "sha256:")
+	digits = strings.ToLower(digits)
+	if sum, err := hex.DecodeString(digits); !found || err != nil || len(sum) != 32 {
+		p.add(at+".hash", `must be "sha256:" and 64 hexadecimal digits, of: printf %%s "$KEY" | sha256sum`)
+	} else if owner, taken := owners[digits]; taken {
+		p.add(at+".hash", "is the same key as %s; make another", owner)
+	} else {
+		owners[digits] = at
 	}
 }
 
@@ -49,14 +80,7 @@ func (a *App) checkKeys(p *Problems, path string, owners map[string]string) {
 			p.add(at+".name", "is %q; give each key of an app a name of its own", k.Name)
 		}
 		names[k.Name] = true
-		digits, found := strings.CutPrefix(k.Hash, "sha256:")
-		if sum, err := hex.DecodeString(digits); !found || err != nil || len(sum) != 32 {
-			p.add(at+".hash", `must be "sha256:" and 64 hexadecimal digits, of: printf %%s "$KEY" | sha256sum`)
-		} else if owner, taken := owners[strings.ToLower(digits)]; taken {
-			p.add(at+".hash", "is the same key as %s; make another", owner)
-		} else {
-			owners[strings.ToLower(digits)] = at
-		}
+		checkHash(p, at, k.Hash, owners)
 		if len(k.Scopes) == 0 {
 			p.add(at+".scopes", "is empty; give any of %s", strings.Join(Scopes, ", "))
 		}

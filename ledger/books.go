@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -49,6 +50,7 @@ func (w *written) get(key string) []byte {
 type books struct {
 	platform pb.Platform
 	written  *written
+	guard    *guard
 
 	mu    sync.Mutex
 	pages map[int32]*page // by partition
@@ -59,18 +61,19 @@ type books struct {
 type page struct {
 	assignment uint64
 	accounts   map[string]*pb.Account // by key on belfry.accounts
+	windows    map[string]*window     // the same
 	trimAt     int
 }
 
 // minTrim is how many accounts a page may hold before it looks for those that are safely on belfry.accounts.
 const minTrim = 1024
 
-func newBooks(p pb.Platform, w *written) *books {
-	return &books{platform: p, written: w, pages: map[int32]*page{}}
+func newBooks(p pb.Platform, w *written, g *guard) *books {
+	return &books{platform: p, written: w, guard: g, pages: map[int32]*page{}}
 }
 
 func newPage(assignment uint64) *page {
-	return &page{assignment: assignment, accounts: map[string]*pb.Account{}, trimAt: minTrim}
+	return &page{assignment: assignment, accounts: map[string]*pb.Account{}, windows: map[string]*window{}, trimAt: minTrim}
 }
 
 func (b *books) handle(ctx context.Context, tasks []*stream.Task) {
@@ -97,6 +100,9 @@ func (b *books) page(ctx context.Context, t *stream.Task) (*page, error) {
 	if err := b.written.view.CatchUp(ctx); err != nil {
 		return nil, err
 	}
+	if err := b.guard.control.CatchUp(ctx); err != nil {
+		return nil, err
+	}
 	p = newPage(t.Assignment())
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -118,13 +124,26 @@ func (b *books) enter(p *page, t *stream.Task) {
 	}
 	before := settled(a)
 	add(a, batch)
-	outs := append(gone(app, batch), stream.Output{
-		Topic: schemas.TopicAccounts, Key: accountKey(app, run, b.platform), Value: encode(a), Mode: stream.Latest,
+	key := accountKey(app, run, b.platform)
+	outs := append(b.guard.judge(p.window(string(key)), app, run, batch, t), stream.Output{
+		Topic: schemas.TopicAccounts, Key: key, Value: encode(a), Mode: stream.Latest,
 	})
+	if b.guard.hygienic(app) {
+		outs = append(outs, gone(app, batch)...)
+	}
 	if !before && settled(a) {
 		outs = append(outs, settle(a, t.Timestamp))
 	}
 	t.Done(outs...)
+}
+
+func (p *page) window(key string) *window {
+	w := p.windows[key]
+	if w == nil {
+		w = &window{}
+		p.windows[key] = w
+	}
+	return w
 }
 
 func read(t *stream.Task) (app, run string, batch *pb.ResultBatch, err error) {
@@ -162,6 +181,7 @@ func (p *page) trim(w *written) {
 			delete(p.accounts, key)
 		}
 	}
+	maps.DeleteFunc(p.windows, func(_ string, w *window) bool { return time.Since(w.began) > judgedOver })
 	p.trimAt = max(minTrim, 2*len(p.accounts))
 }
 

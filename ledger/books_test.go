@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
@@ -24,7 +25,9 @@ func TestCountingWaitsForTheAccountsThatAreWritten(t *testing.T) {
 		&kgo.Record{Topic: schemas.TopicAccounts, Key: key, Value: encode(&pb.Account{App: app, Run: "run", Platform: p, Planned: 7, Accepted: 4})},
 		&kgo.Record{Topic: schemas.TopicResults(p), Key: schemas.Key(app, "run"), Value: schemas.AppendResult(nil, &pb.Result{Outcome: pb.Outcome_OUTCOME_ACCEPTED, At: 1})},
 	)
-	b := newBooks(p, newWritten(k))
+	restraints := control.NewView(k)
+	streamtest.Run(t, restraints.Run)
+	b := newBooks(p, newWritten(k), newGuard(p, Options{Kafka: k}, restraints))
 	handling := make(chan struct{})
 	var once sync.Once
 	consumer := stream.NewConsumer(k, stream.Options{

@@ -62,7 +62,9 @@ func start(t *testing.T, k *stream.Kafka) (stop func()) {
 	rdb := registrytest.Redis(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- New(Options{Kafka: k, Redis: rdb.UniversalClient, Prefix: rdb.Prefix}).Run(ctx) }()
+	go func() {
+		done <- New(Options{Kafka: k, Redis: rdb.UniversalClient, Prefix: rdb.Prefix, AutoPause: map[string]AutoPause{app: {Percent: 100}}}).Run(ctx)
+	}()
 	stopped := false
 	stop = func() {
 		if stopped {

@@ -122,7 +122,11 @@ func (a *app) makeRoles() error {
 		"senders.fcm":     func() (runner, error) { return a.fcm() },
 		"senders.webpush": func() (runner, error) { return a.webpush() },
 		"ledger": func() (runner, error) {
-			return ledger.New(ledger.Options{Kafka: a.kafka, Redis: a.redis, Prefix: a.redis.Prefix}), nil
+			o := ledger.Options{Kafka: a.kafka, Redis: a.redis, Prefix: a.redis.Prefix, AutoPause: map[string]ledger.AutoPause{}}
+			for name, app := range a.cfg.Apps {
+				o.AutoPause[name] = ledger.AutoPause(app.AutoPause)
+			}
+			return ledger.New(o), nil
 		},
 		"replay": func() (runner, error) { return replay.New(a.kafka), nil },
 	} {
@@ -184,13 +188,13 @@ func (a *app) producer() (runner, error) {
 		Listener: listener, Kafka: a.kafka, Redis: a.redis, Version: version, Log: a.log,
 		Keys: map[string][]producer.Key{}, AllowHosts: map[string][]string{},
 	}
+	for _, k := range a.cfg.Operators {
+		o.Operators = append(o.Operators, apiKey(k.Name, k.Hash, nil))
+	}
 	for name, app := range a.cfg.Apps {
 		keys := make([]producer.Key, len(app.Keys))
 		for i, k := range app.Keys {
-			keys[i] = producer.Key{Name: k.Name, Scopes: k.Scopes}
-			// Validate has checked that it is "sha256:" and 64 hex digits.
-			sum, _ := hex.DecodeString(strings.TrimPrefix(k.Hash, "sha256:"))
-			keys[i].Hash = [sha256.Size]byte(sum)
+			keys[i] = apiKey(k.Name, k.Hash, k.Scopes)
 		}
 		o.Keys[name] = keys
 		if app.WebPush != nil {
@@ -198,6 +202,12 @@ func (a *app) producer() (runner, error) {
 		}
 	}
 	return producer.New(o)
+}
+
+// apiKey takes a hash that Validate has checked: "sha256:" and 64 hex digits.
+func apiKey(name, hash string, scopes []string) producer.Key {
+	sum, _ := hex.DecodeString(strings.TrimPrefix(hash, "sha256:"))
+	return producer.Key{Name: name, Hash: [sha256.Size]byte(sum), Scopes: scopes}
 }
 
 func (a *app) fanout(devices *registry.Registry) (runner, error) {

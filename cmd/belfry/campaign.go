@@ -75,7 +75,7 @@ func createCampaign(cmd *cobra.Command, c *client, name string, launch bool) (cr
 
 func campaignCommand(c *client) *cobra.Command {
 	cmd := &cobra.Command{Use: "campaign", Aliases: []string{"campaigns"}, Short: "Create, follow and steer campaigns"}
-	cmd.AddCommand(campaignCreate(c), campaignList(c), campaignGet(c), campaignWatch(c), campaignAudit())
+	cmd.AddCommand(campaignCreate(c), campaignList(c), campaignGet(c), campaignWatch(c), campaignRate(c), campaignAudit())
 	for _, action := range []struct{ name, short string }{
 		{"launch", "Launch a draft, now or at its start_at"},
 		{"pause", "Hold a campaign where it is"},

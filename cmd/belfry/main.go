@@ -48,6 +48,7 @@ To see it work: belfry demo. For a first campaign of your own, see README.md.`,
 		root.AddCommand(commands...)
 	}
 	add("use", "To send, with an API key:", clientCommands()...)
+	add("steer", "To steer it, with an app's key or an operator's:", steerCommands()...)
 	add("operate", "To run it:", serveCommand(), checkCommand(), topicsCommand(), rebuildCommand())
 	add("try", "To try it without phones:", demoCommand(), simulateCommand())
 	root.AddCommand(versionCommand())
