@@ -19,6 +19,12 @@ import (
 // TestMain turns this binary into a process that can be killed: see TestKill.
 func TestMain(m *testing.M) {
 	switch dir := os.Getenv("STREAM_TEST_DIR"); {
+	case os.Getenv("STREAM_TEST_OPEN") != "":
+		if err := openTransaction(os.Getenv("STREAM_TEST_OPEN")); err != nil {
+			slog.Error("worker", "err", err)
+			os.Exit(1)
+		}
+		return
 	case dir != "":
 		embeddedWorker(dir)
 		return

@@ -5,10 +5,12 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/belfry/belfry/stream"
 	"github.com/belfry/belfry/stream/streamtest"
@@ -81,6 +83,75 @@ func TestKillEmbedded(t *testing.T) {
 	}}).Run)
 	readOnce(t, k, "out", n)
 	t.Logf("%d kills while work was in flight", struck)
+}
+
+// TestKillWithAnOpenTransaction: what an open transaction had written when the broker was killed is nowhere, and nobody
+// waits for it, though no marker lies behind it.
+func TestKillWithAnOpenTransaction(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "STREAM_TEST_OPEN="+dir)
+	cmd.Stderr = t.Output()
+	ready, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ready.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	e, err := stream.StartEmbedded(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	k := &stream.Kafka{Brokers: e.Addrs(), Prefix: "t.", Instance: "test", Log: streamtest.Log(t)}
+	var seen []string
+	v := stream.NewView(k, "state", func(r stream.ViewRecord) { seen = append(seen, string(r.Key)) })
+	streamtest.Run(t, v.Run)
+	if err := v.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(seen, []string{"committed"}) {
+		t.Fatalf("the view has %v", seen)
+	}
+}
+
+// openTransaction is the process that TestKillWithAnOpenTransaction kills.
+func openTransaction(dir string) error {
+	e, err := stream.StartEmbedded(dir)
+	if err != nil {
+		return err
+	}
+	k := &stream.Kafka{Brokers: e.Addrs(), Prefix: "t.", Instance: "a", Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	client, err := k.Client(kgo.TransactionalID("open"))
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if _, err := kadm.NewClient(client).CreateTopic(ctx, 1, 1, nil, k.Topic("state")); err != nil {
+		return err
+	}
+	for _, key := range []string{"committed", "open"} {
+		if err := client.BeginTransaction(); err != nil {
+			return err
+		}
+		if err := client.ProduceSync(ctx, &kgo.Record{Topic: k.Topic("state"), Key: []byte(key)}).FirstErr(); err != nil {
+			return err
+		}
+		if key == "open" {
+			break
+		}
+		if err := client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+			return err
+		}
+	}
+	os.Stdout.Write([]byte{'.'})
+	select {} // until it is killed
 }
 
 // embeddedWorker is the process that TestKillEmbedded kills: broker and consumer in one.

@@ -34,6 +34,9 @@ type View struct {
 	progress chan struct{}   // closed and replaced whenever next grows
 }
 
+// lookAgain is how long a view waits for the next record before it looks whether there is one.
+const lookAgain = 250 * time.Millisecond
+
 // NewView makes a view; topic is without prefix. apply gets every committed record, in the order of its partition, from
 // the goroutine that calls Run. It is called again from the beginning only when the process starts again.
 func NewView(k *Kafka, topic string, apply func(ViewRecord)) *View {
@@ -131,7 +134,28 @@ func (v *View) CatchUp(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-progress:
+		case <-time.After(lookAgain):
+			v.skip(ctx, client, ends)
 		}
+	}
+}
+
+// skip passes over what no reader is given: see NothingCommitted. What goes wrong here is tried again.
+func (v *View) skip(ctx context.Context, client *kgo.Client, ends map[int32]int64) {
+	for partition, end := range ends {
+		v.mu.Lock()
+		from := v.next[partition]
+		v.mu.Unlock()
+		if from >= end {
+			continue
+		}
+		if nothing, err := NothingCommitted(ctx, client, v.topic, partition, from, end); err != nil || !nothing {
+			continue
+		}
+		v.mu.Lock()
+		v.next[partition] = max(v.next[partition], end)
+		v.advance()
+		v.mu.Unlock()
 	}
 }
 
@@ -154,8 +178,13 @@ func (v *View) started(ctx context.Context) (*kgo.Client, error) {
 // ends asks for the end of each partition that holds anything.
 func (v *View) ends(ctx context.Context, adm *kadm.Client) (map[int32]int64, error) {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, maxBackoff) {
-		ends, err := offsets(ctx, adm, v.topic)
+		starts, ends, err := offsets(ctx, adm, v.topic)
 		if err == nil {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			for partition, start := range starts {
+				v.next[partition] = max(v.next[partition], start)
+			}
 			return ends, nil
 		}
 		if ctx.Err() == nil {
@@ -173,26 +202,27 @@ func (v *View) ends(ctx context.Context, adm *kadm.Client) (map[int32]int64, err
 	}
 }
 
-func offsets(ctx context.Context, adm *kadm.Client, topic string) (map[int32]int64, error) {
-	starts, err := adm.ListStartOffsets(ctx, topic)
+// offsets finds where each partition that holds anything begins and ends.
+func offsets(ctx context.Context, adm *kadm.Client, topic string) (starts, ends map[int32]int64, err error) {
+	first, err := adm.ListStartOffsets(ctx, topic)
 	if err == nil {
-		err = starts.Error()
+		err = first.Error()
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	listed, err := adm.ListEndOffsets(ctx, topic)
+	last, err := adm.ListEndOffsets(ctx, topic)
 	if err == nil {
-		err = listed.Error()
+		err = last.Error()
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	ends := map[int32]int64{}
-	listed.Each(func(o kadm.ListedOffset) {
-		if start, ok := starts.Lookup(o.Topic, o.Partition); !ok || start.Offset < o.Offset {
-			ends[o.Partition] = o.Offset
+	starts, ends = map[int32]int64{}, map[int32]int64{}
+	last.Each(func(end kadm.ListedOffset) {
+		if start, ok := first.Lookup(end.Topic, end.Partition); ok && start.Offset < end.Offset {
+			starts[end.Partition], ends[end.Partition] = start.Offset, end.Offset
 		}
 	})
-	return ends, nil
+	return starts, ends, nil
 }
