@@ -56,6 +56,8 @@ func (v *View) Run(ctx context.Context) error {
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxBytes(4<<20),
+		// What CatchUp asks comes behind the fetch that is under way.
+		kgo.FetchMaxWait(lookAgain),
 		// Transaction markers take offsets too, and are how CatchUp sees that it is at the end.
 		kgo.KeepControlRecords(),
 	)
