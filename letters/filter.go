@@ -55,10 +55,12 @@ func agrees[T any](list []T, ok func(T) bool) bool {
 
 func oneOf[T comparable](list []T, v T) bool { return agrees(list, func(x T) bool { return x == v }) }
 
-// within tells whether a host is the domain or below it, so that notify.windows.com means all of its machines.
+// within tells whether a host is the domain or below it, so that notify.windows.com means all of its machines. A domain
+// without a port means any.
 func within(host, domain string) bool {
 	domain = strings.ToLower(strings.TrimPrefix(domain, "https://"))
-	return host == domain || strings.HasSuffix(host, "."+domain)
+	name, _, _ := strings.Cut(host, ":")
+	return host == domain || name == domain || strings.HasSuffix(host, "."+domain) || strings.HasSuffix(name, "."+domain)
 }
 
 // words are the codes that say a status without its number.

@@ -48,6 +48,25 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+func TestOrigins(t *testing.T) {
+	for _, c := range []struct {
+		endpoint, asked string
+		want            bool
+	}{
+		{"https://127.0.0.1:9645/p/x", "127.0.0.1:9645", true},
+		{"https://127.0.0.1:9645/p/x", "127.0.0.1:9646", false},
+		{"https://push.example.com:8443/p", "push.example.com", true},
+		{"https://push.example.com:8443/p", "EXAMPLE.com", true},
+		{"https://web.push.apple.com/p", "apple.com", true},
+		{"https://pineapple.com/p", "apple.com", false},
+	} {
+		origin := Origin(&pb.Target{Kind: &pb.Target_Webpush{Webpush: &pb.WebPushTarget{Endpoint: c.endpoint}}})
+		if got := within(origin, c.asked); got != c.want {
+			t.Errorf("%s, asked for %s: %v", c.endpoint, c.asked, got)
+		}
+	}
+}
+
 func TestClassesOfCodes(t *testing.T) {
 	for code, want := range map[string]string{
 		"503": "5xx", "500": "5xx", "429": "4xx", "ServiceUnavailable": "5xx", "UNAVAILABLE": "5xx", "TooManyRequests": "4xx",

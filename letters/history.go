@@ -2,7 +2,6 @@ package letters
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -11,12 +10,15 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
-// MaxDeliveries is how many deliveries of send topics a replay may mean, and how many a history may hold that were sent
+// maxDeliveries is how many deliveries of send topics a replay may mean, and how many a history may hold that were sent
 // again: some 30 bytes each, in memory.
-const MaxDeliveries = 4 << 20
+var maxDeliveries = 4 << 20
 
-// ErrTooMany says that a replay means more than MaxDeliveries.
-var ErrTooMany = fmt.Errorf("it means more than %d deliveries: narrow it by time, campaign or platform", MaxDeliveries)
+// What a replay cannot do for want of memory.
+var (
+	ErrTooMany = errors.New("it means more deliveries than fit into memory (4 million): narrow it by time, campaign or platform")
+	ErrFull    = errors.New("4 million deliveries were sent again within 30 days, and no more can be remembered: wait until the topic of replays has let go of some")
+)
 
 // History is what replays have done on one platform, as belfry.replays.<platform> tells. It is safe for concurrent use.
 type History struct {
@@ -73,7 +75,7 @@ func (h *History) Progress(app, id string) *pb.ReplayProgress {
 func (h *History) Full() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.deliveries) >= MaxDeliveries
+	return len(h.deliveries) >= maxDeliveries
 }
 
 // bits of one partition. h.mu is held.

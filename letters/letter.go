@@ -93,7 +93,7 @@ func Origin(t *pb.Target) string {
 		}
 	case *pb.Target_Webpush:
 		if u, err := url.Parse(kind.Webpush.GetEndpoint()); err == nil {
-			return strings.ToLower(u.Hostname())
+			return strings.ToLower(u.Host)
 		}
 	}
 	return ""

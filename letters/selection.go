@@ -105,14 +105,15 @@ type Selection struct {
 type word struct{ reason, code string }
 
 // Select makes a selection from a progress on. It must be closed. Of source send it first reads how deliveries ended,
-// which may take a while, and fails with ErrTooMany.
+// which may take a while, and fails with ErrTooMany or ErrFull.
 func Select(ctx context.Context, k *stream.Kafka, r *pb.Replay, p pb.Platform, from *pb.ReplayProgress, h *History, now func() time.Time) (*Selection, error) {
 	s := &Selection{replay: r, platform: p, history: h, now: now}
 	if r.GetSource() == pb.ReplaySource_REPLAY_SOURCE_SEND {
 		if h.Full() {
-			return nil, ErrTooMany
+			return nil, ErrFull
 		}
-		s.timeless = proto.CloneOf(r.GetFilter())
+		s.timeless = &pb.ReplayFilter{}
+		proto.Merge(s.timeless, r.GetFilter())
 		s.timeless.Since, s.timeless.Until = 0, 0
 		if err := s.readEnds(ctx, k, from.GetResults()); err != nil {
 			return nil, err
@@ -142,7 +143,7 @@ func (s *Selection) readEnds(ctx context.Context, k *stream.Kafka, ranges []*pb.
 		for _, one := range batch.GetResults() {
 			s.noteEnd(one, known)
 		}
-		if len(s.ends) > MaxDeliveries || len(s.words) > 1<<15 {
+		if len(s.ends) > maxDeliveries || len(s.words) > 1<<15 {
 			failed = ErrTooMany
 		}
 		return failed == nil

@@ -152,7 +152,7 @@ func (s *Server) count(ctx context.Context, r *pb.Replay) (*Histogram, error) {
 	out := &Histogram{Complete: err == nil, Bars: []Bar{}}
 	switch {
 	case err == nil || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-	case errors.Is(err, letters.ErrTooMany):
+	case errors.Is(err, letters.ErrTooMany) || errors.Is(err, letters.ErrFull):
 		return nil, invalid("", err)
 	default:
 		return nil, s.readProblem(err)

@@ -206,8 +206,11 @@ func (c *client) watchReplay(cmd *cobra.Command, id string, asJSON bool) error {
 			return err
 		}
 		if over {
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Replay %s is %s: %d sent, %d expired, %d replayed before, %d unreadable. %s\n",
-				r.ID, r.State, r.Sent, r.Expired, r.Replayed, r.Unreadable, r.Detail)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Replay %s is %s: %d sent, %d expired, %d replayed before, %d unreadable.\n",
+				r.ID, r.State, r.Sent, r.Expired, r.Replayed, r.Unreadable)
+			if r.Detail != "" {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), r.Detail)
+			}
 			return err
 		}
 		last = r
