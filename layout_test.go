@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"replay":    {"schemas", "stream", "letters", "failpoint"},
 	"config":    {"schemas", "stream", "registry", "message"},
 	"e2e":       nil, // tests alone
-	"audit":     {"schemas", "stream"},
+	"audit":     {"schemas", "stream", "letters"},
 	"soak":      {"schemas", "failpoint", "stream", "audit", "simulator", "producer"}, // the harness: no part of the product
 	"cmd": {
 		"schemas", "simulator", "message", "events", "stream", "registry", "producer", "fanout", "senders", "ledger", "audit",

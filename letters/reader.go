@@ -188,7 +188,7 @@ func (r *Reader) end(at partition) {
 	r.client.PauseFetchPartitions(map[string][]int32{r.k.Topic(at.topic): {at.number}})
 }
 
-// skip passes over what retention removed: nothing would ever come of a range that is gone.
+// skip passes over what retention removed and what was aborted: nothing would ever come of it.
 func (r *Reader) skip(ctx context.Context) error {
 	var topics []string
 	for at := range r.open {
@@ -206,7 +206,15 @@ func (r *Reader) skip(ctx context.Context) error {
 		if start, ok := starts.Lookup(r.k.Topic(at.topic), at.number); ok && start.Offset > one.Next {
 			if one.Next = start.Offset; one.Next >= one.End {
 				r.end(at)
+				continue
 			}
+		}
+		nothing, err := stream.NothingCommitted(ctx, r.client, r.k.Topic(at.topic), at.number, one.Next, one.End)
+		if err != nil {
+			return context.Cause(ctx)
+		}
+		if nothing {
+			r.end(at)
 		}
 	}
 	return nil
