@@ -96,7 +96,6 @@ func TestKafkaStandsStill(t *testing.T) {
 	t.Cleanup(func() { script(t, "kafka/kafka-stop", "--dir", dir, "--grace", "5") })
 	w := newWorld(t, options{devices: devices})
 	w.env = append(w.env, "BELFRY_KAFKA_BROKERS="+address)
-	w.belfry("topics", "apply")
 	w.start()
 	w.register("demo")
 	w.slow(300 * time.Millisecond)

@@ -50,6 +50,7 @@ func TestKillEachRole(t *testing.T) {
 	needReal(t, "each role is a process of its own, and they share them")
 	t.Parallel()
 	p := &parts{world: newWorld(t, options{devices: 30_000}), roles: map[string]*process{}}
+	p.prepare()
 	for _, role := range config.Roles {
 		p.start(role)
 	}

@@ -22,12 +22,13 @@ import (
 // elsewhere is a world whose serve runs on a Kafka that it does not hold itself.
 func elsewhere(t *testing.T, k *stream.Kafka) *world {
 	t.Helper()
-	return newWorld(t, options{devices: 50, env: []string{
-		"BELFRY_KAFKA_BROKERS=" + strings.Join(k.Brokers, ","), "BELFRY_KAFKA_PREFIX=" + k.Prefix,
-	}})
+	w := newWorld(t, options{devices: 50})
+	w.env = append(w.env, "BELFRY_KAFKA_BROKERS="+strings.Join(k.Brokers, ","), "BELFRY_KAFKA_PREFIX="+k.Prefix)
+	w.prepare = func() {} // that is what these tests are about
+	return w
 }
 
-// refused starts serve, which must end by itself, saying all the words in its last line.
+// refused starts serve, which must end by itself, saying all the words.
 func (w *world) refused(words ...string) {
 	w.t.Helper()
 	p := launch(w.t, "serve", w.env, "serve")
@@ -50,12 +51,14 @@ func TestStartRefusesConfiguration(t *testing.T) {
 	w.refused("belfry.yaml:", "apps.demo.apnz: unknown key; did you mean \"apns\"", "kafka.borkers: unknown key; did you mean \"brokers\"")
 
 	w = newWorld(t, options{devices: 1})
+	w.prepare()
 	if err := os.Remove(filepath.Join(w.dir, "sim", "demo", "apns.p8")); err != nil {
 		t.Fatal(err)
 	}
 	w.refused("apns.p8", "no such file")
 
 	w = newWorld(t, options{devices: 1})
+	w.prepare()
 	w.write("sim/demo/firebase.json", `{"type": "service_account"}`)
 	w.refused("senders.fcm", "demo")
 }
@@ -112,6 +115,7 @@ func TestStartWaitsForRedis(t *testing.T) {
 	w := newWorld(t, options{devices: 50})
 	door := freeAddress(t)
 	w.env = append(w.env, "BELFRY_REDIS_ADDRESSES="+door)
+	w.prepare()
 	w.serve = launch(t, "serve", w.env, "serve")
 	w.serve.says("level=WARN", "Redis", door)
 	forward(t, door, address)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +41,8 @@ type world struct {
 	api     string
 	env     []string // of every belfry process
 	prefix  string   // of topics
+	// prepare makes the topics on a real Kafka, once, when something is to run on it.
+	prepare func()
 	serve   *process
 }
 
@@ -48,7 +51,6 @@ type options struct {
 	gone    float64
 	apps    []string                 // demo by default
 	edit    func(yaml string) string // changes the configuration
-	env     []string
 }
 
 // newWorld starts the providers and prepares a configuration. Nothing serves yet.
@@ -69,14 +71,16 @@ func newWorld(t *testing.T, o options) *world {
 	}
 	listen := freeAddress(t)
 	w.api = "http://" + listen
-	w.env = environ(append([]string{
-		"BELFRY_CONFIG=" + config, "BELFRY_LISTEN=" + listen, "BELFRY_DATA_DIR=" + filepath.Join(w.dir, "data"),
-		"BELFRY_INSTANCE=e2e", "BELFRY_SERVER=" + w.api, "BELFRY_KEY=" + w.key("demo"),
-	}, o.env...)...)
+	w.env = environ(
+		"BELFRY_CONFIG="+config, "BELFRY_LISTEN="+listen, "BELFRY_DATA_DIR="+filepath.Join(w.dir, "data"),
+		"BELFRY_INSTANCE=e2e", "BELFRY_SERVER="+w.api, "BELFRY_KEY="+w.key("demo"),
+	)
 	w.shareRealOnes()
-	if realKafka() != "" {
-		w.belfry("topics", "apply")
-	}
+	w.prepare = sync.OnceFunc(func() {
+		if realKafka() != "" {
+			w.belfry("topics", "apply")
+		}
+	})
 	return w
 }
 
@@ -114,6 +118,7 @@ func (w *world) shareRealOnes() {
 // start starts serve with all its roles and waits until it takes calls.
 func (w *world) start() {
 	w.t.Helper()
+	w.prepare()
 	w.serve = launch(w.t, "serve", w.env, "serve")
 	w.ready(w.serve)
 }
