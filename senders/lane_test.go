@@ -68,6 +68,15 @@ func watched(t testing.TB, k *stream.Kafka) *control.View {
 	return v
 }
 
+func batchOf(t *testing.T, value []byte) *pb.ResultBatch {
+	t.Helper()
+	batch := &pb.ResultBatch{}
+	if err := proto.Unmarshal(value, batch); err != nil {
+		t.Fatal(err)
+	}
+	return batch
+}
+
 // outcomes reads results until there are n.
 func outcomes(t *testing.T, k *stream.Kafka, n int) map[string]*pb.Result {
 	t.Helper()
