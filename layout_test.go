@@ -36,10 +36,11 @@ var mayImport = map[string][]string{
 	"e2e":       nil, // tests alone
 	"audit":     {"schemas", "stream", "letters"},
 	"soak":      {"schemas", "failpoint", "stream", "audit", "simulator", "producer"}, // the harness: no part of the product
+	"bench":     {"schemas", "simulator", "message", "stream", "producer"},            // drives all from outside; the API's types are producer's
 	"cmd": {
 		"schemas", "simulator", "message", "events", "stream", "registry", "producer", "fanout", "senders", "ledger", "audit",
 		"letters", "replay",
-		"control", "config",
+		"control", "config", "bench",
 	},
 }
 
