@@ -20,6 +20,9 @@ func TestHelp(t *testing.T) {
 			t.Errorf("belfry %v --help: exit status %d\n%s%s", path, f.code, f.out, f.log)
 		}
 		seen++
+		if !strings.Contains(f.out, "[command]") {
+			return
+		}
 		for _, name := range subcommands(t, path) {
 			walk(append(path[:len(path):len(path)], name))
 		}

@@ -169,11 +169,9 @@ func TestStartOnAClusterWithoutATopic(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := elsewhere(t, k)
+	until(t, "topics plan shows that the topic is missing", func() bool { return strings.Contains(w.belfry("topics", "plan"), topic) })
 	w.start()
 	w.serve.says(topic, "belfry topics apply")
-	if planned := w.belfry("topics", "plan"); !strings.Contains(planned, topic) {
-		t.Errorf("topics plan does not show the missing %s:\n%s", topic, planned)
-	}
 	w.belfry("topics", "apply")
 	w.register("demo")
 	w.campaign("demo", everyone("c1"))
