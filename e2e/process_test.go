@@ -85,7 +85,8 @@ type process struct {
 // environ is the test's own without what is Belfry's, and more.
 func environ(more ...string) []string {
 	own := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "BELFRY_") })
-	return append(own, more...)
+	// Else each process with the race detector sleeps a second before it ends.
+	return append(append(own, "GORACE=atexit_sleep_ms=0"), more...)
 }
 
 // seen lets go test see what its result depends on: the roles by their import, and the command, which cannot be imported,
