@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 )
 
@@ -61,13 +63,36 @@ func (a *Applier) handle(ctx context.Context, tasks []*stream.Task) {
 			changes, good = append(changes, c), append(good, t)
 		}
 	}
-	if err := a.outage.retry(ctx, func() error { return a.g.Apply(ctx, changes) }); err != nil {
+	var moved []*pb.DeviceGone
+	err := a.outage.retry(ctx, func() (err error) {
+		moved, err = a.g.Apply(ctx, changes)
+		return err
+	})
+	if err != nil {
 		stream.Release(good)
 		return
 	}
-	for _, t := range good {
+	for i, t := range good {
+		if i == 0 {
+			// With the first: so they are written no later than any of these is committed.
+			t.Done(goneOutputs(moved)...)
+			continue
+		}
 		t.Done()
 	}
+}
+
+// goneOutputs make it known that devices have lost their targets.
+func goneOutputs(moved []*pb.DeviceGone) []stream.Output {
+	outs := make([]stream.Output, 0, len(moved))
+	for _, g := range moved {
+		value, err := proto.Marshal(&pb.DeviceRecord{Kind: &pb.DeviceRecord_Gone{Gone: g}})
+		if err != nil {
+			panic("registry: encode a device's end: " + err.Error()) // its strings came out of decoded records
+		}
+		outs = append(outs, stream.Output{Topic: schemas.TopicDevices, Key: schemas.DeviceGoneKey(g.App, g.Id), Value: value})
+	}
+	return outs
 }
 
 // keepBuilt rebuilds the view whenever it is not there. Of several processes that see it, one does.

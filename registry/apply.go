@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -62,15 +63,16 @@ func DecodeChange(key, value []byte) (c Change, ok bool, err error) {
 	return c, true, nil
 }
 
-// Apply makes the changes, in their order, in two round trips. Doing it again, or doing it again from an earlier change
+// Apply makes the changes, in their order, in three round trips. Doing it again, or doing it again from an earlier change
 // on, ends in the same state. One device's changes must come from one caller at a time: they do, for they lie on one
-// partition.
-func (g *Registry) Apply(ctx context.Context, changes []Change) error {
+// partition. It returns the devices that have lost their target to another: they may lie on any partition, so it is the
+// caller who makes them known (moves.go).
+func (g *Registry) Apply(ctx context.Context, changes []Change) ([]*pb.DeviceGone, error) {
 	return g.apply(ctx, changes, false)
 }
 
 // apply is Apply; building tells that the view is not complete yet and that it is the caller who completes it.
-func (g *Registry) apply(ctx context.Context, changes []Change, building bool) error {
+func (g *Registry) apply(ctx context.Context, changes []Change, building bool) ([]*pb.DeviceGone, error) {
 	type name struct{ app, id string }
 	states := make([]state, 0, len(changes))
 	index := make(map[name]int, len(changes))
@@ -84,7 +86,7 @@ func (g *Registry) apply(ctx context.Context, changes []Change, building bool) e
 		}
 	}
 	if _, err := g.read(ctx, load); err != nil && !(building && errors.Is(err, ErrNotBuilt)) {
-		return fmt.Errorf("load devices: %w", err)
+		return nil, fmt.Errorf("load devices: %w", err)
 	}
 	for i := range states {
 		s := &states[i]
@@ -98,13 +100,13 @@ func (g *Registry) apply(ctx context.Context, changes []Change, building bool) e
 	pipe := g.redis.Pipeline()
 	for i := range states {
 		if err := g.store(ctx, pipe, &states[i]); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := exec(ctx, pipe); err != nil {
-		return fmt.Errorf("store devices: %w", err)
+		return nil, fmt.Errorf("store devices: %w", err)
 	}
-	return nil
+	return g.claim(ctx, states)
 }
 
 // state is one device while changes are folded into it.
@@ -121,7 +123,8 @@ func (s *state) change(c Change) {
 		s.now = c.device
 	case c.gone == nil:
 		s.now = nil
-	case s.now != nil && s.now.RegisteredAt < c.gone.At:
+	case s.now == nil || s.now.RegisteredAt >= c.gone.At:
+	case len(c.gone.Target) == 0 || bytes.Equal(c.gone.Target, schemas.TargetHash(s.now.Target)):
 		s.now = nil
 	}
 }

@@ -72,7 +72,7 @@ func apply(t testing.TB, g *registry.Registry, records []record) {
 			changes = append(changes, c)
 		}
 	}
-	if err := g.Apply(t.Context(), changes); err != nil {
+	if _, err := g.Apply(t.Context(), changes); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -66,7 +66,7 @@ func BenchmarkApply(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := g.Apply(b.Context(), changes); err != nil {
+		if _, err := g.Apply(b.Context(), changes); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 )
 
@@ -88,8 +90,9 @@ type builder struct {
 
 	total    int64
 	done     atomic.Int64
-	mu       sync.Mutex // guards calls of progress
+	mu       sync.Mutex // guards calls of progress, and moved
 	progress func(done, total int64)
+	moved    []Change
 }
 
 // run reads the topic once. Changes of one partition go to one worker, so that they stay in order.
@@ -128,7 +131,10 @@ func (b *builder) run(ctx context.Context, k *stream.Kafka) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return b.move(ctx)
 }
 
 // work applies a queue's changes, as many at a time as wait.
@@ -146,10 +152,39 @@ func (b *builder) work(ctx context.Context, queue <-chan Change) error {
 				more = false
 			}
 		}
-		if err := b.outage.retry(ctx, func() error { return b.g.apply(ctx, batch, true) }); err != nil {
+		var moved []*pb.DeviceGone
+		err := b.outage.retry(ctx, func() (err error) {
+			moved, err = b.g.apply(ctx, batch, true)
+			return err
+		})
+		if err != nil {
 			return err
 		}
+		b.lost(moved)
 		b.told(int64(len(batch)))
+	}
+	return nil
+}
+
+// lost keeps the devices that have lost their targets until all partitions are read: they lie on others.
+func (b *builder) lost(moved []*pb.DeviceGone) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, g := range moved {
+		b.moved = append(b.moved, Change{app: g.App, id: g.Id, gone: g})
+	}
+}
+
+// move removes them.
+func (b *builder) move(ctx context.Context) error {
+	for batch := range slices.Chunk(b.moved, readBatch) {
+		err := b.outage.retry(ctx, func() error {
+			_, err := b.g.apply(ctx, batch, true)
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

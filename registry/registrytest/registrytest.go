@@ -86,7 +86,7 @@ func Put(t testing.TB, g *registry.Registry, devices ...*pb.Device) {
 
 func apply(t testing.TB, g *registry.Registry, changes []registry.Change) {
 	t.Helper()
-	if err := g.Apply(t.Context(), changes); err != nil {
+	if _, err := g.Apply(t.Context(), changes); err != nil {
 		t.Fatal(err)
 	}
 }
