@@ -119,6 +119,18 @@ func (snap *snapshot) forgetLost() {
 	snap.parts = kept
 }
 
+// errLost ends a transaction of which a part is being done again.
+var errLost = errors.New("a partition was lost while its commit was under way")
+
+func (snap *snapshot) hasLost() bool {
+	for _, part := range snap.parts {
+		if part.p.isOver() {
+			return true
+		}
+	}
+	return false
+}
+
 func (snap *snapshot) hasOutputs() bool {
 	for _, part := range snap.parts {
 		if part.out.records > 0 {
@@ -221,7 +233,12 @@ func (s *session) commitOffsetsInTransaction(ctx context.Context, snap *snapshot
 	req := kmsg.NewTxnOffsetCommitRequest()
 	req.TransactionalID, req.Group = s.transactionalID(), s.groupName()
 	req.ProducerID, req.ProducerEpoch = id, epoch
+	// Who this is now first, and then whether it still has what it commits: a member that lost its partitions while its
+	// outputs were on their way, and got them again, is told from one that has had them all along by nothing else.
 	req.MemberID, req.Generation = s.group.GroupMetadata()
+	if snap.hasLost() {
+		return errLost
+	}
 	req.InstanceID = &s.k.Instance
 	topics := map[string]int{}
 	for i := range snap.parts {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/belfry/belfry/stream"
@@ -70,4 +71,52 @@ func TestCommitOfAStaleGeneration(t *testing.T) {
 		t.Error("a member that owns its partition no more has committed")
 	}
 	readOnce(t, k, "out", 10)
+}
+
+// TestCommitOfAnEarlierAssignment (I4): a commit is under way, slowly, when its member loses its partitions and gets them
+// again. What it then commits as the member that it is now would be the work of an assignment that is over, which is being
+// done a second time.
+func TestCommitOfAnEarlierAssignment(t *testing.T) {
+	k, broker := streamtest.Embedded(t, streamtest.Topic{Name: "in", Partitions: 1}, streamtest.Topic{Name: "out", Partitions: 1})
+	fill(t, k, "in", 10)
+	held, release := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		if first.CompareAndSwap(false, true) {
+			close(held)
+			broker.SleepControl(func() { <-release })
+		}
+		return nil, nil, false
+	})
+	var handled atomic.Int64
+	stop := start(t, k, "a", func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			task.Done(copyOf(task))
+		}
+		handled.Add(int64(len(tasks)))
+	})
+	<-held
+	adm := kadm.NewClient(streamtest.Client(t, k))
+	if _, err := adm.LeaveGroup(t.Context(), kadm.LeaveGroup(k.Prefix+"copy").InstanceIDs("a")); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return handled.Load() == 20 })
+	close(release)
+	waitFor(t, func() bool { return committed(t, adm, k) >= 10 })
+	stop()
+	streamtest.Produce(t, k, &kgo.Record{Topic: "out", Key: []byte("last")})
+	outputs := map[string]int{}
+	streamtest.Read(t, k, func(r *kgo.Record) bool {
+		outputs[string(r.Key)]++
+		return string(r.Key) != "last"
+	}, "out")
+	for key, n := range outputs {
+		if n != 1 {
+			t.Errorf("record %s has %d outputs", key, n)
+		}
+	}
+	if len(outputs) != 11 {
+		t.Errorf("%d records have outputs", len(outputs)-1)
+	}
 }
