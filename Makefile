@@ -1,5 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint generate check-generated bench vulncheck kafka-start kafka-stop
+.PHONY: help demo build test lint generate check-generated bench soak mutants fuzz vulncheck kafka-start kafka-stop
+
+DURATION ?= 10m
+KAFKA ?= embedded
+DEVICES ?= 5000
+SEED ?= 0
+FUZZTIME ?= 30s
 
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +29,15 @@ generate: ## Make the Go code of the .proto files
 
 check-generated: ## Fail where the committed Go code is not what the .proto files say
 	@scripts/generate --check
+
+soak: ## Strike a deployment for DURATION (10m) by a SEED, on KAFKA embedded, 1 or 3 brokers; then check it
+	@go run ./soak -duration $(DURATION) -kafka $(KAFKA) -devices $(DEVICES) -seed $(SEED)
+
+mutants: ## Make Belfry wrong in ways that matter, one at a time, and show that a test notices
+	@scripts/mutants
+
+fuzz: ## Run each fuzz target for FUZZTIME (30s)
+	@scripts/fuzz $(FUZZTIME)
 
 bench: ## Run the benchmarks
 	go test -run '^$$' -bench . -benchmem ./...

@@ -105,7 +105,7 @@ func TestReport(t *testing.T) {
 			b.results.Results = b.results.Results[:4]
 		}, false, "ahead of the results", ""},
 		{"the account missed one", func(b *books) { b.account.Accepted-- }, true, "the account is", ""},
-		{"sent twice", func(b *books) { b.sent = append(b.sent, b.sent[0]) }, true, "1 deliveries were sent out twice", ""},
+		{"sent twice", func(b *books) { b.sent = append(b.sent, b.sent[0]) }, true, "1 deliveries were sent out twice, and 0 replayed", ""},
 		{"ended twice", func(b *books) {
 			b.results.Results = append(b.results.Results, result(0, pb.Outcome_OUTCOME_ACCEPTED))
 			b.account.Accepted++
@@ -118,8 +118,14 @@ func TestReport(t *testing.T) {
 			b.account.Accepted++
 			b.account.ChunksExpanded++
 		}, false, "chunks were expanded more than once", ""},
+		{"a dead one is replayed, and accepted", func(b *books) {
+			b.results.Replayed = []*pb.Replayed{{Dead: 1}}
+			b.results.Results = append(b.results.Results, result(3, pb.Outcome_OUTCOME_ACCEPTED))
+			b.sent = append(b.sent, b.sent[3])
+			b.account.Dead, b.account.Accepted, b.account.Replayed = 0, 4, 1
+		}, true, "", ""},
 		{"a delivery is gone", func(b *books) { b.sent = b.sent[1:] }, true, "4 deliveries were planned, and 3 lie", ""},
-		{"a letter is gone", func(b *books) { b.letters = b.letters[1:] }, true, "1 are dead, and there are 0 dead letters", ""},
+		{"a letter is gone", func(b *books) { b.letters = b.letters[1:] }, true, "1 are dead and 0 were sent again from their letters, and there are 0 dead letters", ""},
 		{"a chunk is gone", func(b *books) { b.chunks = b.chunks[1:] }, false, "2 chunks were announced, and 1 lie", ""},
 		{"the provider repeats, and took one whose answer was lost", func(*books) {}, true, "", "0 1 1 2 3"},
 		{"the provider never had one", func(*books) {}, true, "1 were counted as accepted, and the provider has no receipt", "0 1"},

@@ -36,6 +36,8 @@ type tally struct {
 	count pb.Account
 	// retries are the records on retry topics.
 	retries int
+	// replayed are the dead letters that replays have sent again: dead no more.
+	replayed uint64
 }
 
 // delivery is what the topics say of one. Counts stop at 255.
@@ -192,6 +194,12 @@ func (t *tally) results(batch *pb.ResultBatch) {
 		t.count.Planned += uint64(e.Planned)
 		t.count.ChunksExpanded++
 		t.count.ChunksTotal = max(t.count.ChunksTotal, e.Total)
+	}
+	for _, r := range batch.Replayed {
+		t.replayed += uint64(r.Dead)
+		t.count.Dead -= uint64(r.Dead)
+		t.count.Planned += uint64(r.Planned)
+		t.count.Replayed += uint64(r.Dead) + uint64(r.Planned)
 	}
 	for _, r := range batch.Results {
 		if r.Planned {

@@ -123,7 +123,8 @@ func (e *evidence) readPlatform(ctx context.Context, w *world, p pb.Platform) (e
 			if d.DueAt == 0 && d.Attempt == 0 {
 				e.sent[id]++
 			}
-			if early := time.UnixMilli(d.DueAt).Sub(r.Timestamp); early > 0 {
+			// What was parked for its destination's sake comes back as soon as that is well.
+			if early := time.UnixMilli(d.DueAt).Sub(r.Timestamp); early > 0 && !d.Parked {
 				e.early++
 				e.earliest = max(e.earliest, early)
 			}

@@ -237,6 +237,10 @@ func (l *load) meddle(ctx context.Context, c *campaign, n int) {
 		case <-time.After(time.Second):
 		}
 		status, answer := l.repeat(ctx, http.MethodPost, "/v1/campaigns/"+c.id+"/"+action, c.id+"/"+action, nil)
+		for status == http.StatusNotFound && ctx.Err() == nil { // it was created with 202, and is not decided yet
+			time.Sleep(time.Second)
+			status, answer = l.repeat(ctx, http.MethodPost, "/v1/campaigns/"+c.id+"/"+action, c.id+"/"+action, nil)
+		}
 		if status >= 300 && status != http.StatusConflict { // it may be over
 			l.unexpected(action, status, answer)
 		}

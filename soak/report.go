@@ -58,7 +58,7 @@ func (o *outcome) verdicts() []verdict {
 	add("I5 no stall", longest <= stallLimit, "longest without progress while a lane had work and its provider was well: %.1f s (%s). After a provider was sick: %.1f s, of which its breaker waits up to 60 s",
 		longest.Seconds(), where, held.Seconds())
 	add("I7 bounded memory", o.mostRSS() <= rssLimit, "most resident memory, MiB: %s", o.rss())
-	add("I8 delay", e.early == 0, "%d came back from a retry topic before they were due", e.early)
+	add("I8 delay", e.early == 0, "%d came back from a retry topic before they were due, by up to %v", e.early, e.earliest)
 	add("I9 storm guard", s.retries <= int(s.planned), "%d records on retry topics for %d deliveries", s.retries, s.planned)
 	add("I10 books", len(s.differences) == 0, "%d runs: the accounts, counted again from the topics and compared with the receipts, differ in %d places%s",
 		len(e.reports), len(s.differences), list(first(s.differences, 8)))

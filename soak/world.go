@@ -58,7 +58,7 @@ var layout = []struct {
 	role string
 	n    int
 }{
-	{"producer", 1}, {"registry", 1}, {"fanout", 2}, {"senders.apns", 2}, {"senders.fcm", 2}, {"senders.webpush", 2}, {"ledger", 2},
+	{"producer", 1}, {"registry", 1}, {"fanout", 2}, {"senders.apns", 2}, {"senders.fcm", 2}, {"senders.webpush", 2}, {"ledger", 2}, {"replay", 1},
 }
 
 // services in the order of their ports (docs/simulator.md); the control API comes after them.

@@ -149,10 +149,10 @@ func launchOf(ctx context.Context, k *stream.Kafka, run audit.Run) (since time.T
 
 func printAudit(w io.Writer, r *audit.Report) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\tplanned\taccepted\tunregistered\trejected\texpired\tcancelled\tdead\tpending\tput off\tchunks\t")
+	fmt.Fprintln(t, "\tplanned\taccepted\tunregistered\trejected\texpired\tcancelled\tdead\tpending\tput off\treplayed\tchunks\t")
 	row := func(name string, f audit.Figures) {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d/%d\t\n", name, f.Planned, f.Accepted, f.Unregistered,
-			f.Rejected, f.Expired, f.Cancelled, f.Dead, f.Pending, f.Deferred, f.ChunksExpanded, f.Chunks)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d/%d\t\n", name, f.Planned, f.Accepted, f.Unregistered,
+			f.Rejected, f.Expired, f.Cancelled, f.Dead, f.Pending, f.Deferred, f.Replayed, f.ChunksExpanded, f.Chunks)
 	}
 	for _, p := range r.Platforms {
 		row(p.Name+", the ledger", p.Account)
