@@ -163,8 +163,12 @@ func (w *world) restartRedis() error {
 	return err
 }
 
-func (w *world) rebuild() error {
-	_, err := command(w.dir, append(w.env, "BELFRY_INSTANCE=rebuild"), w.belfry(), "rebuild")
+// rebuild has Redis filled. The registry role does that for its devices by itself too, and then this waits for it.
+func (w *world) rebuild() (err error) {
+	_ = waitFor("Redis is rebuilt", func() bool { // err says more
+		_, err = command(w.dir, append(w.env, "BELFRY_INSTANCE=rebuild"), w.belfry(), "rebuild")
+		return err == nil || !strings.Contains(err.Error(), "being rebuilt already")
+	})
 	return err
 }
 
