@@ -145,7 +145,7 @@ func (d *destination) ready(now time.Time) bool {
 }
 
 // slots is the most in flight, by what the provider takes and by what this machine can do. Called with mu held.
-func (d *destination) slots() int { return min(d.limit.slots(), d.cores.limit()) }
+func (d *destination) slots() int { return min(d.limit.slots(), d.cores.limit(d.latency)) }
 
 // flying is how many requests are in flight.
 func (d *destination) flying() int {

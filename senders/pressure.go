@@ -24,9 +24,12 @@ type pressure struct {
 
 const (
 	// waitTarget is what nine of ten waits for a core should be below. An urgent delivery has some twenty on its way.
-	waitTarget = 500 * time.Microsecond
+	waitTarget = 300 * time.Microsecond
 	// leastSlots keep a destination going on a machine that others keep busy.
-	leastSlots = 8
+	leastSlots = 2
+	// A request that waits for a provider far away waits for no core: for each farSlot that an answer takes, one more may
+	// be in flight however busy the cores are.
+	farSlot = 2 * time.Millisecond
 	// waitMetric is a histogram of the time that goroutines were ready before they ran.
 	waitMetric = "/sched/latencies:seconds"
 )
@@ -37,12 +40,12 @@ func newPressure() *pressure {
 	return p
 }
 
-// limit is the most in flight.
-func (p *pressure) limit() int {
+// limit is the most in flight to a destination whose answers take so long.
+func (p *pressure) limit(latency time.Duration) int {
 	if p == nil {
 		return math.MaxInt
 	}
-	return int(p.slots.Load())
+	return max(int(p.slots.Load()), int(latency/farSlot))
 }
 
 // adjust learns from the waits since it was called last. busiest is the most that a destination has in flight: a limit that

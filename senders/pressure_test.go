@@ -10,26 +10,26 @@ import (
 func TestPressureFollowsTheWaitForACore(t *testing.T) {
 	p := newPressure()
 	for range 100 {
-		p.learn(0, p.limit()/3)
+		p.learn(0, p.limit(0)/3)
 	}
-	if p.limit() != startLimit {
-		t.Errorf("a limit that nobody needed became %d", p.limit())
+	if p.limit(0) != startLimit {
+		t.Errorf("a limit that nobody needed became %d", p.limit(0))
 	}
 	for range 20 {
-		p.learn(time.Millisecond, p.limit())
+		p.learn(time.Millisecond, p.limit(0))
 	}
-	if p.limit() != leastSlots {
-		t.Errorf("cores that stay busy: %d", p.limit())
+	if near, far := p.limit(time.Millisecond), p.limit(100*time.Millisecond); near != leastSlots || far != 50 {
+		t.Errorf("cores that stay busy: %d, and %d to a provider that takes 100 ms", near, far)
 	}
 	for range 100 {
-		p.learn(10*time.Microsecond, p.limit())
+		p.learn(10*time.Microsecond, p.limit(0))
 	}
-	if p.limit() < 2000 {
-		t.Errorf("after ten seconds of free cores: %d", p.limit())
+	if p.limit(0) < 2000 {
+		t.Errorf("after ten seconds of free cores: %d", p.limit(0))
 	}
 	p.learn(time.Millisecond, 100)
-	if p.limit() != 70 {
-		t.Errorf("the cut starts at what is in flight, but gave %d", p.limit())
+	if p.limit(0) != 70 {
+		t.Errorf("the cut starts at what is in flight, but gave %d", p.limit(0))
 	}
 }
 
@@ -56,7 +56,7 @@ func TestPressureMeasuresQueuedGoroutines(t *testing.T) {
 func TestNoPressureNoLimit(t *testing.T) {
 	var p *pressure
 	p.adjust(1000)
-	if p.limit() < 1<<30 {
-		t.Errorf("limit %d", p.limit())
+	if p.limit(0) < 1<<30 {
+		t.Errorf("limit %d", p.limit(0))
 	}
 }
