@@ -34,6 +34,7 @@ func (w *world) account(ok func(*pb.Account) bool) {
 
 // I10 over a replay, with the ledger itself.
 func TestBooksBalanceBeforeWhileAndAfter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	rdb := registrytest.Redis(t)
 	streamtest.Run(t, ledger.New(ledger.Options{Kafka: w.k, Redis: rdb.UniversalClient, Prefix: rdb.Prefix}).Run)

@@ -51,6 +51,7 @@ func process(t *testing.T, w *world, armed string) *exec.Cmd {
 
 // The same of past deliveries, whose replay is resumed by reading again how they ended.
 func TestKilledReplaysOfSendTopicsGoOn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const n = 100
 	var batch []byte
@@ -96,6 +97,7 @@ func TestKilledReplaysOfSendTopicsGoOn(t *testing.T) {
 
 // A second process takes over in the middle, and the first one leaves: what the one has sent the other does not.
 func TestReplaysMoveToAnotherProcess(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const n = 300
 	var all []*pb.DeadLetter
@@ -127,6 +129,7 @@ func TestReplaysMoveToAnotherProcess(t *testing.T) {
 
 // I11: a replay whose process is killed, before, within and after the transaction of a step, goes on and sends each once.
 func TestKilledReplaysGoOn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const n = 200
 	points := []string{

@@ -15,6 +15,7 @@ import (
 )
 
 func TestDeadLettersGoOutAgainAsNew(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	urgent := func(d *pb.Delivery) { d.Class, d.Run = pb.Class_CLASS_URGENT, schemas.RunMessages }
 	w.bury(fcm,
@@ -60,6 +61,7 @@ func TestDeadLettersGoOutAgainAsNew(t *testing.T) {
 
 // I11: what was sent again is not sent again by another replay, whoever runs it, nor by one that is asked for twice.
 func TestTheSameReplayTwiceSendsOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for i := range 300 {
 		w.bury(fcm, letter(delivery("c", fmt.Sprint("d", i))))
@@ -100,6 +102,7 @@ func TestTheSameReplayTwiceSendsOnce(t *testing.T) {
 
 // Two that run at once share what they mean between them.
 func TestReplaysAtOnceSendOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var all []*pb.DeadLetter
 	for i := range 2000 {
@@ -126,6 +129,7 @@ func TestReplaysAtOnceSendOnce(t *testing.T) {
 }
 
 func TestPauseResumeCancel(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var all []*pb.DeadLetter
 	for i := range 1000 {
@@ -154,6 +158,7 @@ func TestPauseResumeCancel(t *testing.T) {
 
 // No more than the rate lets go, beyond the half second of a step.
 func TestRateIsKept(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var all []*pb.DeadLetter
 	for i := range 100 {
@@ -170,6 +175,7 @@ func TestRateIsKept(t *testing.T) {
 }
 
 func TestSendTopicsAreReplayedOnlyAsAsked(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	now := time.Now()
 	long := now.Add(-time.Hour).UnixMilli()
@@ -222,6 +228,7 @@ func TestSendTopicsAreReplayedOnlyAsAsked(t *testing.T) {
 
 // I13: what is no step ends in dead once, and others go on.
 func TestForeignRecordsEndInDead(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	streamtest.Produce(t, w.k, &kgo.Record{Topic: schemas.TopicReplays(fcm), Key: []byte("x"), Value: []byte("?")})
 	w.put(schemas.TopicReplays(fcm), []byte("shop/nobody"), &pb.ReplayStep{App: "shop", Id: "nobody"})
