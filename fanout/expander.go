@@ -65,10 +65,11 @@ func newExpander(p pb.Platform, f *Fanout) *expander {
 	name := "fanout.expander." + schemas.PlatformName(p)
 	log := f.o.Kafka.Log.With("role", name)
 	e := &expander{
-		platform: p, campaigns: f.campaigns, lanes: f.lanes, control: f.control, registry: f.o.Registry, pace: f.pace,
+		platform: p, campaigns: f.campaigns, lanes: f.lanes, control: f.control, registry: f.o.Registry,
 		patience: &patience{log: log}, log: log, now: f.o.Now,
 		queued: map[int32]int{}, assignments: map[int32]uint64{}, emitted: map[int32][]int64{},
 	}
+	e.pace = &pacer{platform: p, share: e.share, buckets: map[string]*bucket{}}
 	e.gate = &gate{
 		kafka: f.o.Kafka, platform: p, lanes: f.lanes, budget: f.o.Budget, uncommitted: e.waiting,
 		patience: &patience{log: log}, now: f.o.Now,
@@ -293,6 +294,15 @@ func (e *expander) ready(w *work, open bool, now time.Time) bool {
 		return false
 	}
 	return !e.held(c.App) && !e.lanes.shut(c.App, e.platform, now) && e.pace.ready(c.Campaign, w.cost(), now)
+}
+
+// share is this instance's part of the platform's rates: the part of the chunk partitions that it owns.
+func (e *expander) share() float64 {
+	all := e.gate.chunkPartitions()
+	if all == 0 {
+		return 0
+	}
+	return min(1, float64(e.owned.Load())/float64(all))
 }
 
 // held says that an operator has paused the lane or the app: its chunks wait, so that they need not wait as deliveries.

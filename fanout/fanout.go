@@ -40,7 +40,6 @@ type Fanout struct {
 	campaigns *campaigns
 	lanes     *lanes
 	control   *control.View
-	pace      *pacer
 	launcher  *launcher
 	scheduler *scheduler
 	expanders map[pb.Platform]*expander
@@ -63,7 +62,6 @@ func New(o Options) (*Fanout, error) {
 		o: o, campaigns: newCampaigns(o.Kafka), lanes: newLanes(o.Kafka), control: control.NewView(o.Kafka),
 		expanders: map[pb.Platform]*expander{},
 	}
-	f.pace = &pacer{share: f.share, buckets: map[string]*bucket{}}
 	f.launcher = newLauncher(o.Kafka, f.campaigns, o.Registry, o.Now)
 	f.scheduler = &scheduler{
 		kafka: o.Kafka, campaigns: f.campaigns, now: o.Now,
@@ -98,21 +96,4 @@ func (f *Fanout) Run(ctx context.Context) error {
 		group.Go(func() error { return e.run(ctx) })
 	}
 	return group.Wait()
-}
-
-// share is this instance's part of a campaign's rate: the part of the chunk partitions of the campaign's platforms, those
-// with work left, that it owns.
-func (f *Fanout) share(c *pb.Campaign) float64 {
-	var owned, all int
-	for p, e := range f.expanders {
-		if c.Chunks[schemas.PlatformName(p)] == 0 || settled(c, p) {
-			continue
-		}
-		owned += int(e.owned.Load())
-		all += e.gate.chunkPartitions()
-	}
-	if all == 0 {
-		return 0
-	}
-	return min(1, float64(owned)/float64(all))
 }

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
@@ -16,12 +17,13 @@ const (
 	forget = 10 * time.Minute
 )
 
-// pacer keeps campaigns to their rates with one token bucket each. A token is a delivery. A chunk is let go when its
+// pacer keeps campaigns to their rates on one platform, with one token bucket each. A token is a delivery. A chunk is let go when its
 // tokens are there, or as many as the bucket holds; then it is paid for in full, so the bucket may go below zero and the
 // mean is exact. Safe for concurrent use.
 type pacer struct {
-	// share is this instance's part of a campaign's rate: 0 to 1.
-	share func(*pb.Campaign) float64
+	platform pb.Platform
+	// share is this instance's part of a campaign's rate on the platform: 0 to 1.
+	share func() float64
 
 	mu      sync.Mutex
 	buckets map[string]*bucket
@@ -37,7 +39,7 @@ func (p *pacer) ready(c *pb.Campaign, cost float64, now time.Time) bool {
 	if c.Pace.GetPerSecond() == 0 {
 		return true
 	}
-	rate := c.Pace.GetPerSecond() * p.share(c)
+	rate := schemas.PlatformPace(c, p.platform) * p.share()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := p.bucket(c, now)

@@ -33,7 +33,7 @@ func TestPaceRampsUpAndKeepsItsRate(t *testing.T) {
 	for _, test := range []struct{ rate, share, chunk float64 }{
 		{1000, 1, 1000}, {1000, 1.0 / 3, 1000}, {30, 1, 100}, {0.5, 1, 100},
 	} {
-		p := &pacer{share: func(*pb.Campaign) float64 { return test.share }, buckets: map[string]*bucket{}}
+		p := &pacer{share: func() float64 { return test.share }, buckets: map[string]*bucket{}}
 		total := deliver(p, paced(test.rate), test.chunk, 1200)
 		for s, n := range total {
 			earned := test.rate * test.share * ramped(time.Duration(s)*time.Second)
@@ -48,7 +48,7 @@ func TestPaceRampsUpAndKeepsItsRate(t *testing.T) {
 }
 
 func TestPaceGivesBackWhatTheFilterLeftOut(t *testing.T) {
-	p := &pacer{share: func(*pb.Campaign) float64 { return 1 }, buckets: map[string]*bucket{}}
+	p := &pacer{share: func() float64 { return 1 }, buckets: map[string]*bucket{}}
 	c := paced(100)
 	c.LaunchedAt = epoch.Add(-time.Hour).UnixMilli()
 	p.ready(c, 100, epoch)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,17 +62,6 @@ func (r *run) pace() float64 { return math.Float64frombits(r.rate.Load()) }
 // so that it does not go round and round. It comes back as soon as the campaign goes on.
 func (r *run) pausedFor(now time.Time) time.Duration {
 	return min(max(now.Sub(time.UnixMilli(r.changed.Load())), parkShortest), parkLongest)
-}
-
-// paceOf is a campaign's rate on one platform. As in its expansion, the platforms with work left share it evenly.
-func paceOf(c *pb.Campaign, p pb.Platform) float64 {
-	left := 0
-	for _, of := range schemas.Platforms {
-		if of == p || c.Chunks[schemas.PlatformName(of)] > 0 && !slices.Contains(c.Settled, of) {
-			left++
-		}
-	}
-	return c.Pace.GetPerSecond() / float64(left)
 }
 
 // NewRuns makes the view. It starts with Run.
@@ -176,6 +164,6 @@ func (r *Runs) set(key runKey, c *pb.Campaign, at time.Time) {
 		r.runs[key] = known
 	}
 	known.changed.Store(at.UnixMilli())
-	known.rate.Store(math.Float64bits(paceOf(c, r.platform)))
+	known.rate.Store(math.Float64bits(schemas.PlatformPace(c, r.platform)))
 	known.state.Store(int32(c.State))
 }
