@@ -55,7 +55,7 @@ func (o *outcome) verdicts() []verdict {
 	add("I4 commit safety", s.endedTwice == 0, "%d deliveries ended twice, after %d kills inside of a commit", s.endedTwice, o.fired("failpoint", "stream.commit"))
 	longest, where := longestStall(o.watch.stalls)
 	held, _ := longestStall(o.watch.held)
-	add("I5 no stall", longest <= stallLimit, "longest without progress while a lane had work and its provider was well: %.1f s (%s). After a provider was sick: %.1f s, of which its breaker waits up to 60 s",
+	add("I5 no stall", longest <= stallLimit, "longest without progress while a lane had work and its provider was well: %.1f s (%s). With a breaker that waited for a provider that had been sick: %.1f s",
 		longest.Seconds(), where, held.Seconds())
 	add("I7 bounded memory", o.mostRSS() <= rssLimit, "most resident memory, MiB: %s", o.rss())
 	add("I8 delay", e.early == 0, "%d came back from a retry topic before they were due, by up to %v", e.early, e.earliest)

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/simulator"
 	"github.com/belfry/belfry/stream"
 )
@@ -18,9 +20,10 @@ type watch struct {
 	chaos *chaos
 
 	mu sync.Mutex // guards all below
-	// stalls are those after events of ours; held those after a provider was sick, when its breaker may wait.
+	// stalls are those of I5; held those in which a lane itself waits for a destination that was sick, by its breaker.
 	stalls, held map[string]stall
-	rss          map[string]int // most, MiB, by role
+	lanes        map[string]*pb.LaneStatus // by key
+	rss          map[string]int            // most, MiB, by role
 	looks        int
 }
 
@@ -34,7 +37,7 @@ type stall struct {
 const lookEvery = 250 * time.Millisecond
 
 func newWatch(w *world, c *chaos) *watch {
-	return &watch{w: w, chaos: c, stalls: map[string]stall{}, held: map[string]stall{}, rss: map[string]int{}}
+	return &watch{w: w, chaos: c, stalls: map[string]stall{}, held: map[string]stall{}, rss: map[string]int{}, lanes: map[string]*pb.LaneStatus{}}
 }
 
 // run looks until ctx ends.
@@ -50,6 +53,12 @@ func (o *watch) run(ctx context.Context) error {
 		wg.Go(func() { o.lane(ctx, adm, schemas.PlatformName(p), schemas.TopicSend(p, 2)) })
 	}
 	wg.Go(func() { o.memory(ctx) })
+	view := stream.NewView(o.w.cluster(), schemas.TopicLanes, o.status)
+	wg.Go(func() {
+		if err := view.Run(ctx); err != nil {
+			o.chaos.wrong("%v", err)
+		}
+	})
 	wg.Wait()
 	return nil
 }
@@ -59,7 +68,7 @@ func (o *watch) run(ctx context.Context) error {
 func (o *watch) lane(ctx context.Context, adm *kadm.Client, platform, topic string) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	answers, since := int64(-1), time.Now()
+	answers, since, heldSince := int64(-1), time.Now(), time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -77,12 +86,16 @@ func (o *watch) lane(ctx context.Context, adm *kadm.Client, platform, topic stri
 		}
 		last, lasts := o.touched(platform, began)
 		if n := total(sum, platform); n != answers || lasts || backlog <= markers {
-			since, answers = began, n
+			since, heldSince, answers = began, began, n
 		}
 		if last.end.After(since) {
-			since = last.end
+			since, heldSince = last.end, last.end
 		}
-		o.note(platform, began.Sub(since), last)
+		if o.waits(platform, began) {
+			since = began
+		}
+		o.note(o.stalls, platform, began.Sub(since), last)
+		o.note(o.held, platform, began.Sub(heldSince), last)
 	}
 }
 
@@ -90,17 +103,41 @@ func (o *watch) lane(ctx context.Context, adm *kadm.Client, platform, topic stri
 // takes an offset.
 const markers = 24
 
-func (o *watch) note(platform string, stood time.Duration, last event) {
+func (o *watch) note(stalls map[string]stall, platform string, stood time.Duration, last event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.looks++
-	stalls := o.stalls
-	if last.provider {
-		stalls = o.held
-	}
 	if stood > stalls[platform].longest {
 		stalls[platform] = stall{stood, time.Now(), last.kind + " " + last.target + " " + last.note}
 	}
+}
+
+// status takes what a lane says of itself.
+func (o *watch) status(r stream.ViewRecord) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	status := &pb.LaneStatus{}
+	if r.Value == nil || proto.Unmarshal(r.Value, status) != nil {
+		delete(o.lanes, string(r.Key))
+		return
+	}
+	o.lanes[string(r.Key)] = status
+}
+
+// waits tells whether a lane of the platform holds a destination for sick, or did a moment ago.
+func (o *watch) waits(platform string, now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, s := range o.lanes {
+		if schemas.PlatformName(s.Platform) != platform || now.Sub(time.UnixMilli(s.At)) > 5*time.Second {
+			continue
+		}
+		for _, d := range s.Destinations {
+			if d.State != pb.DestinationState_DESTINATION_STATE_OPEN && d.State != pb.DestinationState_DESTINATION_STATE_UNSPECIFIED {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // touched is the last event that touched a lane, and whether any does now.
