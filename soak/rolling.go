@@ -20,6 +20,7 @@ func (c *chaos) roll(ctx context.Context, rounds int) {
 			c.check(i.stop())
 			c.check(i.start())
 			c.end(e, was)
+			c.pause(ctx, 500*time.Millisecond) // it takes up its work before the next one goes
 		}
 	}
 }

@@ -24,7 +24,6 @@ type watch struct {
 	stalls, held map[string]stall
 	lanes        map[string]*pb.LaneStatus // by key
 	rss          map[string]int            // most, MiB, by role
-	looks        int
 }
 
 // stall is the longest time that a lane had work, a provider that was well, and no progress.
