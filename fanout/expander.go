@@ -59,6 +59,7 @@ type expander struct {
 	assignments map[int32]uint64
 	emitted     map[int32][]int64 // see uncommitted
 	expanding   int64             // devices, estimated
+	began       began
 }
 
 func newExpander(p pb.Platform, f *Fanout) *expander {
@@ -67,7 +68,7 @@ func newExpander(p pb.Platform, f *Fanout) *expander {
 	e := &expander{
 		platform: p, campaigns: f.campaigns, lanes: f.lanes, control: f.control, registry: f.o.Registry,
 		patience: &patience{log: log}, log: log, now: f.o.Now,
-		queued: map[int32]int{}, assignments: map[int32]uint64{}, emitted: map[int32][]int64{},
+		queued: map[int32]int{}, assignments: map[int32]uint64{}, emitted: map[int32][]int64{}, began: began{},
 	}
 	e.pace = &pacer{platform: p, share: e.share, buckets: map[string]*bucket{}}
 	e.gate = &gate{
@@ -264,17 +265,20 @@ func (e *expander) session(ctx context.Context) error {
 
 // take removes the next chunk from the queue, if any may go now, and books it as being expanded.
 func (e *expander) take() *work {
-	now, open := e.now(), e.gate.open()
+	now, open, ajar := e.now(), e.gate.open(), e.gate.ajar()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.queue.empty() {
 		return nil
 	}
-	open = open && e.expanding+e.uncommitted() < heldDevices
-	w := e.queue.next(func(w *work) bool { return e.ready(w, open, now) })
+	room := e.expanding+e.uncommitted() < heldDevices
+	w := e.queue.next(func(w *work) bool {
+		return e.ready(w, room && (open || ajar && e.began.newcomer(w.run)), now)
+	})
 	if w == nil {
 		return nil
 	}
+	e.began.note(w.run, now)
 	e.queued[w.task.Partition]--
 	e.expanding += int64(w.chunk.Estimate)
 	e.gate.begin(int64(w.chunk.Estimate))

@@ -49,12 +49,18 @@ type gate struct {
 }
 
 // open says whether more may be expanded.
-func (g *gate) open() bool {
+func (g *gate) open() bool { return g.below(1) }
+
+// ajar says whether there is still room for newcomers: twice the backlog that closes the gate.
+func (g *gate) ajar() bool { return g.below(2) }
+
+// below says whether the lane's backlog is below so many times what is allowed.
+func (g *gate) below(times int64) bool {
 	now := g.now()
 	allowed := max(gateFloor, int64(g.budget.Seconds()*g.lanes.drainRate(g.platform, now)))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return now.Sub(g.read) < gateLife && g.backlog+g.waited+g.expanded+g.expanding < allowed
+	return now.Sub(g.read) < gateLife && g.backlog+g.waited+g.expanded+g.expanding < times*allowed
 }
 
 // begin counts a chunk that is being expanded, by its estimate; done counts what it became.
