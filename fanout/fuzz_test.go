@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -94,6 +95,32 @@ func FuzzChunk(f *testing.F) {
 		}
 		if c.FirstShard > c.EndShard || c.EndShard > schemas.Shards || c.Platform != e.platform || c.App == "" {
 			t.Errorf("let through: %v", c)
+		}
+	})
+}
+
+// FuzzWhen: whatever a rule's condition is, it is refused when it is compiled, or met or not by any event.
+func FuzzWhen(f *testing.F) {
+	event, err := proto.Marshal(&pb.Event{App: "a", Id: "1", Name: "n", User: "u", At: 5, Fields: map[string]*pb.Value{
+		"total": {Kind: &pb.Value_Number{Number: 12.5}}, "to": {Kind: &pb.Value_Text{Text: "x"}}, "gift": {Kind: &pb.Value_Flag{Flag: true}},
+	}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, when := range []string{
+		`fields.total > 10 && user != ""`, `fields.to contains "x" or fields.gift`, `at.Year() == 2026`, `name matches "^n"`,
+		`len(fields) == 3`, `fields["total"] / 0 > 1`, `any(keys(fields), # == "to")`, `true ? `,
+	} {
+		f.Add(when, event)
+	}
+	f.Fuzz(func(_ *testing.T, when string, value []byte) {
+		e := &pb.Event{}
+		if len(when) > 200 || proto.Unmarshal(value, e) != nil {
+			return
+		}
+		rule := Rule{App: "a", Name: "r", Event: "n", When: when, Message: &pb.Message{Content: &pb.Content{Title: "t"}}}
+		if compiled, err := rule.compile(); err == nil {
+			compiled.matches(e, slog.New(slog.DiscardHandler))
 		}
 	})
 }

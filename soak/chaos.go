@@ -212,15 +212,14 @@ func (c *chaos) failpoint(ctx context.Context) {
 	hit := 1 + c.rng.IntN(most)
 	of := c.w.of(at.role)
 	i := of[c.rng.IntN(len(of))]
+	if at.point == failpoint.Retry || at.point == failpoint.Revoke {
+		hit = 1
+	}
 	if at.point == failpoint.Retry {
 		c.refuse(ctx, i.platform)
-		hit = 1
 	}
 	e := c.on("failpoint", i, fmt.Sprintf("%s:%d", at.point, hit))
 	c.check(i.stop())
-	if at.point == failpoint.Revoke {
-		hit = 1
-	}
 	c.check(i.start(fmt.Sprintf("BELFRY_FAILPOINT=%s:%d", at.point, hit)))
 	if at.point == failpoint.Revoke {
 		c.pause(ctx, 4*time.Second)
