@@ -63,10 +63,10 @@ func DecodeChange(key, value []byte) (c Change, ok bool, err error) {
 	return c, true, nil
 }
 
-// Apply makes the changes, in their order, in three round trips. Doing it again, or doing it again from an earlier change
-// on, ends in the same state. One device's changes must come from one caller at a time: they do, for they lie on one
-// partition. It returns the devices that have lost their target to another: they may lie on any partition, so it is the
-// caller who makes them known (moves.go).
+// Apply makes the changes, in their order, in three round trips, and a fourth where targets move. Doing it again, or doing
+// it again from an earlier change on, ends in the same state. One device's changes must come from one caller at a time: they
+// do, for they lie on one partition. It returns the devices that have lost their target to another: they may lie on any
+// partition, so it is the caller who makes them known (moves.go).
 func (g *Registry) Apply(ctx context.Context, changes []Change) ([]*pb.DeviceGone, error) {
 	return g.apply(ctx, changes, false)
 }
@@ -106,7 +106,7 @@ func (g *Registry) apply(ctx context.Context, changes []Change, building bool) (
 	if err := exec(ctx, pipe); err != nil {
 		return nil, fmt.Errorf("store devices: %w", err)
 	}
-	return g.claim(ctx, states)
+	return g.move(ctx, states)
 }
 
 // state is one device while changes are folded into it.

@@ -19,7 +19,7 @@ func phone(i int) *pb.Device {
 			"level": {Kind: &pb.Value_Number{Number: float64(i % 50)}},
 			"plan":  {Kind: &pb.Value_Text{Text: "pro"}},
 		},
-		Target:       &pb.Target{Kind: &pb.Target_Apns{Apns: &pb.ApnsTarget{Token: make([]byte, 32)}}},
+		Target:       &pb.Target{Kind: &pb.Target_Apns{Apns: &pb.ApnsTarget{Token: fmt.Appendf(nil, "%032d", i)}}},
 		RegisteredAt: 1_760_000_000_000,
 	}
 }
