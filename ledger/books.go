@@ -125,9 +125,8 @@ func (b *books) enter(p *page, t *stream.Task) {
 	before := settled(a)
 	add(a, batch)
 	key := accountKey(app, run, b.platform)
-	outs := append(b.guard.judge(p.window(string(key)), app, run, batch, t), stream.Output{
-		Topic: schemas.TopicAccounts, Key: key, Value: encode(a), Mode: stream.Latest,
-	})
+	outs := b.guard.judge(p.window(string(key)), a, batch, t)
+	outs = append(outs, stream.Output{Topic: schemas.TopicAccounts, Key: key, Value: encode(a), Mode: stream.Latest})
 	if b.guard.hygienic(app) {
 		outs = append(outs, gone(app, batch)...)
 	}

@@ -83,8 +83,13 @@ func (w *window) add(batch *pb.ResultBatch, now time.Time) {
 	}
 }
 
-// judge enters a batch into a run's window, and returns what is to be done about it.
-func (g *guard) judge(w *window, app, run string, batch *pb.ResultBatch, t *stream.Task) []stream.Output {
+// judge enters a batch into a run's window, notes in its account when it has paused the campaign, and returns what is to be
+// done about it.
+func (g *guard) judge(w *window, a *pb.Account, batch *pb.ResultBatch, t *stream.Task) []stream.Output {
+	if a.GetAutoPaused() {
+		return nil
+	}
+	app, run := a.GetApp(), a.GetRun()
 	w.add(batch, t.Timestamp)
 	limits := g.autoPause[app]
 	if limits.Outcomes == 0 {
@@ -114,6 +119,7 @@ func (g *guard) judge(w *window, app, run string, batch *pb.ResultBatch, t *stre
 		outs = g.stopHygiene(app, what, t.Timestamp)
 	}
 	if !strings.HasPrefix(run, "~") {
+		a.AutoPaused = true
 		g.log.Error("campaign is paused by itself; belfry campaign resume goes on", "campaign", app+"/"+run, "reason", what)
 		outs = append(outs, pause(app, run, "paused by itself: "+what, t))
 	}

@@ -58,7 +58,11 @@ func TestMessageThatIsWrongPausesItsCampaign(t *testing.T) {
 	report(t, k, schemas.RunMessages, 500, mixed(0, wrong))
 	report(t, k, "wrong", 500, mixed(4, wrong))
 	awaitCounted(t, k)
+	report(t, k, "wrong", 500, mixed(0, wrong)) // somebody has resumed it
+	awaitCounted(t, k)
+	report(t, k, "last", 500, mixed(0, wrong))
 	var paused []*pb.Command
+	last := false
 	streamtest.Read(t, k, func(r *kgo.Record) bool {
 		c := &pb.Command{}
 		if err := proto.Unmarshal(r.Value, c); err != nil {
@@ -67,11 +71,15 @@ func TestMessageThatIsWrongPausesItsCampaign(t *testing.T) {
 		if string(r.Key) != app+"/"+c.Campaign {
 			t.Errorf("%s under key %s", c.Campaign, r.Key)
 		}
-		paused = append(paused, c)
-		return c.Campaign != "wrong"
+		if c.Campaign == "last" {
+			last = true
+		} else {
+			paused = append(paused, c)
+		}
+		return !last || len(paused) == 0
 	}, schemas.TopicCommands)
 	reason := paused[0].GetPause().GetReason()
-	if len(paused) != 1 || !strings.Contains(reason, "message is wrong") || !strings.Contains(reason, "INVALID_ARGUMENT") {
+	if len(paused) != 1 || paused[0].Campaign != "wrong" || !strings.Contains(reason, "message is wrong") || !strings.Contains(reason, "INVALID_ARGUMENT") {
 		t.Errorf("commands: %v", paused)
 	}
 }

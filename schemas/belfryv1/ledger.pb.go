@@ -45,7 +45,9 @@ type Account struct {
 	// Every code but accepted, with its count. At most 64 codes; the rest under "other".
 	Codes map[string]uint64 `protobuf:"bytes,16,rep,name=codes,proto3" json:"codes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Not an end: how many deliveries replays sent again, dead letters among them.
-	Replayed      uint64 `protobuf:"varint,20,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	Replayed uint64 `protobuf:"varint,20,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	// Its outcomes have paused the campaign. It happens once: who resumes it has decided.
+	AutoPaused    bool `protobuf:"varint,21,opt,name=auto_paused,json=autoPaused,proto3" json:"auto_paused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,11 +201,18 @@ func (x *Account) GetReplayed() uint64 {
 	return 0
 }
 
+func (x *Account) GetAutoPaused() bool {
+	if x != nil {
+		return x.AutoPaused
+	}
+	return false
+}
+
 var File_belfry_v1_ledger_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_ledger_proto_rawDesc = "" +
 	"\n" +
-	"\x16belfry/v1/ledger.proto\x12\tbelfry.v1\x1a\x16belfry/v1/device.proto\"\xc7\x04\n" +
+	"\x16belfry/v1/ledger.proto\x12\tbelfry.v1\x1a\x16belfry/v1/device.proto\"\xe8\x04\n" +
 	"\aAccount\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12/\n" +
@@ -222,7 +231,9 @@ const file_belfry_v1_ledger_proto_rawDesc = "" +
 	"\bfirst_at\x18\x0e \x01(\x03R\afirstAt\x12\x17\n" +
 	"\alast_at\x18\x0f \x01(\x03R\x06lastAt\x123\n" +
 	"\x05codes\x18\x10 \x03(\v2\x1d.belfry.v1.Account.CodesEntryR\x05codes\x12\x1a\n" +
-	"\breplayed\x18\x14 \x01(\x04R\breplayed\x1a8\n" +
+	"\breplayed\x18\x14 \x01(\x04R\breplayed\x12\x1f\n" +
+	"\vauto_paused\x18\x15 \x01(\bR\n" +
+	"autoPaused\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
