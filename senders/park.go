@@ -72,7 +72,7 @@ func (d *destination) wants(now time.Time) bool {
 		return false
 	}
 	if d.state == stateOpen {
-		return !d.slow && now.Sub(d.starved) > starvedFor && d.queue.len() < d.limit.slots()
+		return !d.slow && now.Sub(d.starved) > starvedFor && d.queue.len() < d.slots()
 	}
 	if d.queue.len() > 0 || d.probing || now.Before(d.until) || now.Sub(d.called) < patience {
 		return false
@@ -134,6 +134,10 @@ type moved struct {
 // overdue takes out of the queue what is to be put off. Called with mu held.
 func (d *destination) overdue(now time.Time, othersIdle bool, budget share) []moved {
 	stuck := d.stuck(now, othersIdle)
+	if !stuck && now.Sub(d.paced) > starvedFor {
+		return nil
+	}
+	before := int(d.parkedCount(now))
 	var out []moved
 	for _, j := range d.takeOut(func(j *job) bool {
 		paced := !stuck && j.run != nil && j.run.flow.starved(now)
@@ -144,12 +148,12 @@ func (d *destination) overdue(now time.Time, othersIdle bool, budget share) []mo
 		full := s.records > budget.records || s.bytes > budget.bytes
 		return full || now.Sub(j.queued) >= patience && (stuck || othersIdle)
 	}) {
-		out = append(out, moved{j, d.away(j, len(out), stuck, now)})
+		out = append(out, moved{j, d.away(j, before+len(out), stuck, now)})
 	}
 	return out
 }
 
-// away is the word for the n-th of the jobs that are put off together: for how long, and why. Called with mu held.
+// away is the word for a job that is put off as the n-th: for how long, and why. Called with mu held.
 func (d *destination) away(j *job, n int, stuck bool, now time.Time) Verdict {
 	v := Verdict{Next: putOff, Code: d.reason}
 	_, held := d.held()
@@ -164,7 +168,7 @@ func (d *destination) away(j *job, n int, stuck bool, now time.Time) Verdict {
 		v.After = max(now.Sub(d.since), d.until.Sub(now))
 	case now.Sub(d.starved) < starvedFor:
 		v.Code = codeRate
-		v.After = turnAt(int(d.parkedCount(now))+n, rate)
+		v.After = turnAt(n, rate)
 	default:
 		v.Code = codeSlow
 	}

@@ -44,8 +44,8 @@ type gates struct {
 	// quota is the provider's, requests a second for all instances. 0: none.
 	quota     float64
 	quotaFlow bucket
-	// starved is when a rate that is the app's or its own held a request back last.
-	starved time.Time
+	// starved is when a rate that is the app's or its own held a request back last, paced when a campaign's did.
+	starved, paced time.Time
 }
 
 func (v *valve) gates(d Destination, quota float64) *gates {
@@ -80,6 +80,7 @@ func (g *gates) slowest() float64 {
 func (g *gates) let(j *job, now time.Time) bool {
 	rate := j.pace(g.valve)
 	if rate >= 0 && !j.run.flow.take(rate, now) {
+		g.paced = now
 		return false
 	}
 	taken := [...]*bucket{&g.flow, &g.flows[0], &g.flows[1], &g.quotaFlow}
