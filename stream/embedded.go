@@ -1,10 +1,12 @@
 package stream
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 )
@@ -13,6 +15,7 @@ import (
 // Belfry uses, transactions and groups included.
 type Embedded struct {
 	cluster *kfake.Cluster
+	dir     string // "" is memory
 	lock    *os.File
 }
 
@@ -24,9 +27,15 @@ func StartEmbedded(dir string) (*Embedded, error) {
 		// Small segments: retention and compaction work on whole ones.
 		kfake.BrokerConfigs(map[string]string{"log.segment.bytes": "16777216"}),
 	}
-	e := &Embedded{}
+	e := &Embedded{dir: dir}
+	killed := false
 	if dir != "" {
-		if err := e.acquire(dir); err != nil {
+		err := e.acquire(dir)
+		if err == nil {
+			killed, err = wasKilled(dir)
+		}
+		if err != nil {
+			e.release()
 			return nil, err
 		}
 		opts = append(opts, kfake.DataDir(dir))
@@ -37,6 +46,15 @@ func StartEmbedded(dir string) (*Embedded, error) {
 		return nil, fmt.Errorf("start embedded broker in %q: %w", dir, err)
 	}
 	e.cluster = cluster
+	if killed {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := endDangling(ctx, e.Addrs()); err != nil {
+			cluster.Close()
+			e.release()
+			return nil, fmt.Errorf("embedded broker in %q: end the transactions that a kill left open: %w", dir, err)
+		}
+	}
 	return e, nil
 }
 
@@ -71,5 +89,8 @@ func (e *Embedded) Cluster() *kfake.Cluster { return e.cluster }
 // Close stops the broker. Clients see it gone.
 func (e *Embedded) Close() {
 	e.cluster.Close()
+	if e.dir != "" {
+		_ = noteClosed(e.dir) // without it the next start looks for open transactions, and finds none
+	}
 	e.release()
 }
