@@ -71,22 +71,28 @@ func (c *chaos) add(role string, points ...string) {
 
 // run strikes until ctx ends, then heals everything.
 func (c *chaos) run(ctx context.Context) {
-	kinds := []struct {
+	type kind struct {
+		name   string
 		weight int
 		strike func(context.Context)
-	}{
-		{14, c.kill},
-		{6, c.restart},
-		{8, c.freeze},
-		{20, c.failpoint},
-		{7, c.storm},
-		{4, c.killBroker},
-		{3, c.freezeBroker},
-		{10, c.kafkaNetwork},
-		{3, c.loseRedis},
-		{4, c.redisNetwork},
-		{8, c.providerNetwork},
-		{18, c.provider},
+	}
+	kinds := []kind{
+		{"SIGKILL", 14, c.kill},
+		{"SIGTERM", 6, c.restart},
+		{"SIGSTOP", 8, c.freeze},
+		{"failpoint", 20, c.failpoint},
+		{"rebalance", 7, c.storm},
+		{"broker SIGKILL", 4, c.killBroker},
+		{"broker SIGSTOP", 3, c.freezeBroker},
+		{"network to Kafka", 10, c.kafkaNetwork},
+		{"Redis lost", 3, c.loseRedis},
+		{"network to Redis", 4, c.redisNetwork},
+		{"network to a provider", 8, c.providerNetwork},
+		{"provider", 18, c.provider},
+	}
+	if c.w.kafka.broker != nil {
+		// The embedded broker is not meant to die without its clients, which are in its process: e2e/kill_test.go kills both.
+		kinds = slices.DeleteFunc(kinds, func(k kind) bool { return k.name == "broker SIGKILL" })
 	}
 	total := 0
 	for _, k := range kinds {

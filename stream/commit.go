@@ -49,6 +49,10 @@ func (s *session) committer() {
 		s.commitMu.Unlock()
 		if failures++; err == nil {
 			failures = 0
+		} else if errors.Is(err, kerr.UnknownMemberID) && s.ctx.Err() == nil {
+			// The client would have told of lost partitions by now. It has not noticed, so only a new one will.
+			s.fail(fmt.Errorf("the group does not know this member any more: %w", err))
+			return
 		} else if s.ctx.Err() == nil {
 			s.log.Warn("commit did not succeed and is tried again; windows wait for it", "err", err)
 		}
