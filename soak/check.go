@@ -238,7 +238,7 @@ func exposes(v event, all []event) bool {
 // or commit. Where the moment is known at which a process died, what it had sent by then was on its way for a little
 // longer.
 func exposed(first time.Time, words []word, v event) bool {
-	from, to := v.start, v.end.Add(grace)
+	from, to := v.start, v.end.Add(rebalanceTime+grace)
 	if !v.moment.IsZero() {
 		from, to = v.moment, v.moment.Add(time.Second)
 	}
@@ -248,6 +248,9 @@ func exposed(first time.Time, words []word, v event) bool {
 	// The last result is the one of the last time that it was sent.
 	return len(words) == 0 || words[len(words)-1].at.After(from.Add(-commitTime))
 }
+
+// rebalanceTime is how long a group may take to come to rest after members or brokers were away: a session's timeout.
+const rebalanceTime = 12 * time.Second
 
 // commitTime is how long a commit may be under way, in which its records have been written and do not count yet.
 const commitTime = time.Second
