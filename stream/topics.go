@@ -36,12 +36,12 @@ const (
 	Conflict      = "conflict"
 )
 
-// keyed topics hold state by key, or are read by who keeps state by key (results: a run's account): adding partitions
-// would part a key from its past.
+// keyed topics hold state by key, or are read by who keeps state by key (results: a run's account; replays: one chain of
+// steps): adding partitions would part a key from its past.
 var keyed = func() []string {
 	topics := []string{schemas.TopicDevices, schemas.TopicCommands, schemas.TopicCampaigns, schemas.TopicAccounts}
 	for _, p := range schemas.Platforms {
-		topics = append(topics, schemas.TopicResults(p))
+		topics = append(topics, schemas.TopicResults(p), schemas.TopicReplays(p))
 	}
 	return topics
 }()
