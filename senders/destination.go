@@ -358,7 +358,7 @@ func (d *destination) status(now time.Time) *pb.DestinationStatus {
 	defer d.mu.Unlock()
 	s := &pb.DestinationStatus{
 		App: d.App, Name: d.Name, State: d.state, Reason: d.reason,
-		InFlight: uint64(d.inFlight), Limit: uint64(d.slots()), Parked: d.parkedCount(now),
+		InFlight: uint64(d.inFlight), Limit: uint64(d.limit.slots()), Parked: d.parkedCount(now),
 	}
 	if d.state != stateOpen {
 		s.Until = d.until.UnixMilli()

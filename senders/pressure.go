@@ -35,8 +35,8 @@ const (
 )
 
 func newPressure() *pressure {
-	p := &pressure{value: startLimit, sample: []metrics.Sample{{Name: waitMetric}}}
-	p.slots.Store(startLimit)
+	p := &pressure{value: reopenLimit, sample: []metrics.Sample{{Name: waitMetric}}}
+	p.slots.Store(reopenLimit)
 	return p
 }
 
@@ -59,6 +59,9 @@ func (p *pressure) adjust(busiest int) {
 
 func (p *pressure) learn(wait time.Duration, busiest int) {
 	switch {
+	case busiest == 0:
+		// A campaign begins anew: what the cores could serve then is not what they can now.
+		p.value = min(p.value, reopenLimit)
 	case wait > waitTarget:
 		p.value = max(leastSlots, min(p.value, float64(busiest))*cut)
 	case float64(busiest)*2 >= p.value:

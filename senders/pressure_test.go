@@ -12,7 +12,7 @@ func TestPressureFollowsTheWaitForACore(t *testing.T) {
 	for range 100 {
 		p.learn(0, p.limit(0)/3)
 	}
-	if p.limit(0) != startLimit {
+	if p.limit(0) != reopenLimit {
 		t.Errorf("a limit that nobody needed became %d", p.limit(0))
 	}
 	for range 20 {
@@ -30,6 +30,10 @@ func TestPressureFollowsTheWaitForACore(t *testing.T) {
 	p.learn(time.Millisecond, 100)
 	if p.limit(0) != 70 {
 		t.Errorf("the cut starts at what is in flight, but gave %d", p.limit(0))
+	}
+	p.learn(0, 0)
+	if p.limit(0) != reopenLimit {
+		t.Errorf("after an idle moment: %d", p.limit(0))
 	}
 }
 
