@@ -263,8 +263,8 @@ func (c *chaos) storm(ctx context.Context) {
 	if kill {
 		e.note = "and SIGKILL"
 		extra.kill()
-		// Until its session is over nobody may have its partitions.
-		c.pause(ctx, 12*time.Second)
+		// Until its session is over nobody may have its partitions, even if the time to strike is over meanwhile.
+		c.pause(context.WithoutCancel(ctx), rebalanceTime)
 	} else {
 		c.check(extra.stop())
 	}
