@@ -30,10 +30,12 @@ func (a *api) restraint(name control.Name) *pb.Restraint {
 func TestRestraintIsPutShownAndLifted(t *testing.T) {
 	a := start(t)
 	for path, name := range map[string]control.Name{
-		"/v1/control/lanes/webpush/bulk":                                     "lane/webpush/bulk",
-		"/v1/control/apps/shop":                                              "app/shop",
+		"/v1/control/lanes/webpush/bulk": "lane/webpush/bulk",
+		"/v1/control/apps/shop":          "app/shop",
+
 		"/v1/control/destinations/webpush/shop/https:%2F%2Fpush.example:444": "destination/webpush/shop/https://push.example:444",
-		"/v1/control/hygiene/apns/shop":                                      "hygiene/apns/shop",
+
+		"/v1/control/hygiene/apns/shop": "hygiene/apns/shop",
 	} {
 		var r producer.Restraint
 		got := a.call("PUT", path, `{"paused":true,"reason":"wrong link"}`, asOperator)

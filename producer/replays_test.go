@@ -173,6 +173,7 @@ func TestReplaysThatAreRefused(t *testing.T) {
 		`{"include_accepted":true}`:                                               "include_accepted",
 		`{"offsets":["dead.fcm:0"]}`:                                              "offsets[0]",
 		`{"since":"2026-11-24T09:00:00Z","until":"2026-11-24T08:00:00Z"}`:         "until",
+
 		`{"rate":1000000}`:         "rate",
 		`{"platforms":["pigeon"]}`: "platforms[0]",
 		`{"campaign":"typo"}`:      "campaign",
