@@ -199,5 +199,11 @@ func (b *builder) told(n int64) {
 	b.progress(done, b.total)
 }
 
-// clear removes every device.
-func (g *Registry) clear(ctx context.Context) error { return g.redis.remove(ctx, g.devicesKey()) }
+// clear takes the view away from its readers, and then removes every device: nobody may take what is left meanwhile for
+// all there is.
+func (g *Registry) clear(ctx context.Context) error {
+	if err := g.redis.Del(ctx, g.builtKey()).Err(); err != nil {
+		return err
+	}
+	return g.redis.remove(ctx, g.devicesKey())
+}

@@ -59,10 +59,11 @@ func TestRebuild(t *testing.T) {
 	})
 }
 
+// While one rebuilds a view that was complete, nobody else does, and nobody reads what is there of it.
 func TestOnlyOneRebuilds(t *testing.T) {
 	t.Parallel()
 	k := streamtest.Kafka(t)
-	g := registry.New(registrytest.Redis(t))
+	g := registrytest.Registry(t, registrytest.Redis(t), device("a", apns))
 	produce(t, k, registered(t, device("a", apns)))
 	var second error
 	began := false

@@ -27,18 +27,26 @@ func (g *Registry) Built(ctx context.Context) (bool, error) {
 	return err == nil, err
 }
 
-// read runs one pipeline of reads on a complete view and names the build of it.
+// read runs one pipeline of reads on a complete view and names the build of it. The mark is read before and after: a
+// rebuild that begins between the two takes it away before it removes anything.
 func (g *Registry) read(ctx context.Context, queue func(redis.Pipeliner)) (build string, err error) {
 	pipe := g.redis.Pipeline()
-	built := pipe.Get(ctx, g.builtKey())
+	before := pipe.Get(ctx, g.builtKey())
 	queue(pipe)
+	after := pipe.Get(ctx, g.builtKey())
 	if err := exec(ctx, pipe); err != nil {
 		return "", err
 	}
-	if built.Err() != nil {
+	if _, cluster := g.redis.UniversalClient.(*redis.ClusterClient); cluster {
+		// A cluster's nodes answer their parts of a pipeline side by side, so only a call of its own comes after them.
+		if after = g.redis.Get(ctx, g.builtKey()); after.Err() != nil && !errors.Is(after.Err(), redis.Nil) {
+			return "", fmt.Errorf("redis: %w", after.Err())
+		}
+	}
+	if before.Err() != nil || after.Err() != nil || before.Val() != after.Val() {
 		return "", ErrNotBuilt
 	}
-	return built.Val(), nil
+	return before.Val(), nil
 }
 
 // exec sends a pipeline. What is not found is no error.
