@@ -14,34 +14,23 @@ import (
 // offset. Transaction markers do count, one a partition and commit. Topic is without prefix.
 func Backlog(ctx context.Context, k *Kafka, adm *kadm.Client, name, topic string) (int64, error) {
 	group, full := k.Prefix+name, k.Topic(topic)
-	starts, err := adm.ListStartOffsets(ctx, full)
-	if err == nil {
-		err = starts.Error()
-	}
+	starts, ends, err := offsets(ctx, adm, full)
 	if err != nil {
-		return 0, fmt.Errorf("list start offsets: %w", err)
-	}
-	ends, err := adm.ListEndOffsets(ctx, full)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return 0, fmt.Errorf("list end offsets: %w", err)
+		return 0, fmt.Errorf("list offsets: %w", err)
 	}
 	committed, err := adm.FetchOffsetsForTopics(ctx, group, full)
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // it has never run
 		return 0, fmt.Errorf("fetch offsets of group %s: %w", group, err)
 	}
 	var backlog int64
-	ends.Each(func(end kadm.ListedOffset) {
-		start, _ := starts.Lookup(end.Topic, end.Partition)
-		at, ok := committed.Lookup(end.Topic, end.Partition)
-		if !ok || at.Err != nil || at.At < start.Offset {
-			backlog += end.Offset - start.Offset
-			return
+	for partition, end := range ends {
+		at, ok := committed.Lookup(full, partition)
+		if !ok || at.Err != nil || at.At < starts[partition] {
+			backlog += end - starts[partition]
+			continue
 		}
-		backlog += max(0, end.Offset-at.At-doneAbove(at.At, at.Metadata))
-	})
+		backlog += max(0, end-at.At-doneAbove(at.At, at.Metadata))
+	}
 	return backlog, nil
 }
 
