@@ -65,19 +65,7 @@ func (l *Letter) Sendable() bool { return sendable(l.Delivery, l.Platform()) }
 
 func sendable(d *pb.Delivery, p pb.Platform) bool {
 	return d != nil && len(d.Id) == 16 && d.App != "" && d.Run != "" && d.Device != "" && d.ExpiresAt > 0 &&
-		schemas.ClassName(d.Class) != "" && platformOf(d.Target) == p && p != pb.Platform_PLATFORM_UNSPECIFIED
-}
-
-func platformOf(t *pb.Target) pb.Platform {
-	switch t.GetKind().(type) {
-	case *pb.Target_Apns:
-		return pb.Platform_PLATFORM_APNS
-	case *pb.Target_Fcm:
-		return pb.Platform_PLATFORM_FCM
-	case *pb.Target_Webpush:
-		return pb.Platform_PLATFORM_WEBPUSH
-	}
-	return pb.Platform_PLATFORM_UNSPECIFIED
+		schemas.ClassName(d.Class) != "" && schemas.TargetPlatform(d.Target) == p && p != pb.Platform_PLATFORM_UNSPECIFIED
 }
 
 // Origin is what stood between the delivery and its device: the host of a web push endpoint, APNs' environment, or

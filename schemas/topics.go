@@ -94,6 +94,19 @@ func ParsePlatform(s string) (pb.Platform, bool) {
 	return pb.Platform_PLATFORM_UNSPECIFIED, false
 }
 
+// TargetPlatform is the platform whose target it is, or unspecified for none.
+func TargetPlatform(t *pb.Target) pb.Platform {
+	switch t.GetKind().(type) {
+	case *pb.Target_Apns:
+		return pb.Platform_PLATFORM_APNS
+	case *pb.Target_Fcm:
+		return pb.Platform_PLATFORM_FCM
+	case *pb.Target_Webpush:
+		return pb.Platform_PLATFORM_WEBPUSH
+	}
+	return pb.Platform_PLATFORM_UNSPECIFIED
+}
+
 // ClassName is the class's name in topics, the API and metrics: urgent, bulk, or "" for none.
 func ClassName(c pb.Class) string {
 	switch c {

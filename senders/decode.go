@@ -45,24 +45,12 @@ func incomplete(d *pb.Delivery, p pb.Platform, c pb.Class) string {
 		return "app, run or device is empty"
 	case d.ExpiresAt <= 0:
 		return "expires_at is not set"
-	case targetPlatform(d.Target) != p:
-		return fmt.Sprintf("target is of %v, on a lane of %v", targetPlatform(d.Target), p)
+	case schemas.TargetPlatform(d.Target) != p:
+		return fmt.Sprintf("target is of %v, on a lane of %v", schemas.TargetPlatform(d.Target), p)
 	case d.Class != c:
 		return fmt.Sprintf("class is %v, on a lane of %v", d.Class, c)
 	}
 	return ""
-}
-
-func targetPlatform(t *pb.Target) pb.Platform {
-	switch t.GetKind().(type) {
-	case *pb.Target_Apns:
-		return pb.Platform_PLATFORM_APNS
-	case *pb.Target_Fcm:
-		return pb.Platform_PLATFORM_FCM
-	case *pb.Target_Webpush:
-		return pb.Platform_PLATFORM_WEBPUSH
-	}
-	return pb.Platform_PLATFORM_UNSPECIFIED
 }
 
 // inlineMessages compiles the messages that deliveries carry. Those of a rule, or to a user with three devices, are the
