@@ -3,9 +3,11 @@ package message
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/belfry/belfry/message/nearest"
@@ -75,20 +77,30 @@ func keyed(name string) string {
 	return name
 }
 
+// platforms is how many values pb.Platform has.
+const platforms = int(pb.Platform_PLATFORM_WEBPUSH) + 1
+
 // Compiled is a message ready to be rendered. It is safe for concurrent use.
 type Compiled struct {
 	message *pb.Message
-	content content
-	// localized is by folded locale. What a locale leaves empty has been filled from the next nearest.
-	localized map[string]content
-	data      map[string]template
+	// texts begins with the message's own; the locales' follow. What a locale leaves empty has been filled from the next
+	// nearest.
+	texts []Texts
+	// locales are places in texts, by folded locale.
+	locales map[string]int
+	data    []datum
 	// plainData says that no value of data holds a variable.
 	plainData bool
 	names     []string
+	// derived has what each platform's encoder made of the message, by pb.Platform.
+	derived [platforms]atomic.Value
 }
 
-// content is a pb.Content whose texts are parsed.
-type content struct{ title, body, image, link template }
+// datum is one entry of data.
+type datum struct {
+	key  string
+	text Template
+}
 
 // Compile parses the message's templates. The error is a Problems that names the field of each that does not parse or
 // names a variable that its scope does not have.
@@ -96,21 +108,25 @@ func Compile(m *pb.Message, s Scope) (*Compiled, error) {
 	c := &compiler{scope: s, names: make(map[string]bool)}
 	out := &Compiled{
 		message:   m,
-		content:   c.content("", m.GetContent()),
-		localized: make(map[string]content, len(m.GetLocalized())),
-		data:      make(map[string]template, len(m.GetData())),
+		texts:     make([]Texts, 1, 1+len(m.GetLocalized())),
+		locales:   make(map[string]int, len(m.GetLocalized())),
 		plainData: true,
 	}
+	out.texts[0] = c.texts("", m.GetContent())
 	// Shorter tags first: "fr" is complete when "fr-CA" is filled from it.
 	tags := slices.SortedFunc(maps.Keys(m.GetLocalized()), func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
 	})
 	for _, tag := range tags {
-		l := c.content("localized."+tag+".", m.Localized[tag])
-		out.localized[foldLocale(tag)] = l.filledFrom(out.nearest(tag))
+		t := c.texts("localized."+tag+".", m.Localized[tag])
+		out.texts = append(out.texts, t.filledFrom(out.texts[out.Locale(tag)]))
+		out.locales[foldLocale(tag)] = len(out.texts) - 1
+	}
+	for i := range out.texts {
+		out.texts[i].settle()
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.GetData())) {
-		out.data[key] = c.text("data."+key, m.Data[key])
+		out.data = append(out.data, datum{key, c.text("data."+key, m.Data[key])})
 		out.plainData = out.plainData && !strings.Contains(m.Data[key], "{{")
 	}
 	out.names = slices.Sorted(maps.Keys(c.names))
@@ -127,47 +143,32 @@ type compiler struct {
 	problems Problems
 }
 
-func (c *compiler) content(path string, m *pb.Content) content {
-	return content{
-		title: c.text(path+"title", m.GetTitle()),
-		body:  c.text(path+"body", m.GetBody()),
-		image: c.text(path+"image", m.GetImage()),
-		link:  c.text(path+"link", m.GetLink()),
+func (c *compiler) texts(path string, m *pb.Content) Texts {
+	return Texts{
+		Title: c.text(path+"title", m.GetTitle()),
+		Body:  c.text(path+"body", m.GetBody()),
+		Image: c.text(path+"image", m.GetImage()),
+		Link:  c.text(path+"link", m.GetLink()),
 	}
 }
 
-func (c *compiler) text(field, text string) template {
+func (c *compiler) text(field, text string) Template {
 	t, err := parse(text)
 	if err != nil {
 		c.problems.add(field, "%s", err)
 		return nil
 	}
 	for _, s := range t {
-		if s.name == "" || c.names[s.name] {
+		if s.Name == "" || c.names[s.Name] {
 			continue
 		}
-		if wrong := c.scope.check(s.name); wrong != "" {
+		if wrong := c.scope.check(s.Name); wrong != "" {
 			c.problems.add(field, "%s", wrong)
 			continue
 		}
-		c.names[s.name] = true
+		c.names[s.Name] = true
 	}
 	return t
-}
-
-func (c content) filledFrom(next content) content {
-	fill := func(own, other template) template {
-		if own == nil {
-			return other
-		}
-		return own
-	}
-	return content{
-		title: fill(c.title, next.title),
-		body:  fill(c.body, next.body),
-		image: fill(c.image, next.image),
-		link:  fill(c.link, next.link),
-	}
 }
 
 // Names are the variables that the message's templates name, sorted: what belongs into a delivery.
@@ -184,17 +185,40 @@ func (c *Compiled) TTL() time.Duration {
 	return DefaultTTL
 }
 
-// Content renders the text for a locale: the nearest there is, fr-CA then fr then the message's own. It allocates the
-// texts that hold more than a literal or one variable. An image that renders to anything but an https URL is left out.
-func (c *Compiled) Content(locale string, vars map[string]string) Content {
-	n := c.nearest(locale)
-	out := Content{
-		Title: n.title.render(vars),
-		Body:  n.body.render(vars),
-		Image: n.image.render(vars),
-		Link:  n.link.render(vars),
+// Locale finds the texts for a device's locale: the nearest there are, fr-CA then fr then the message's own, which are at
+// place 0. Places are below Locales.
+func (c *Compiled) Locale(locale string) int {
+	if len(c.locales) == 0 || locale == "" {
+		return 0
 	}
-	if !strings.HasPrefix(out.Image, "https://") {
+	var stack [64]byte
+	folded := appendFolded(stack[:0], locale)
+	for len(folded) > 0 {
+		if place, ok := c.locales[string(folded)]; ok {
+			return place
+		}
+		folded = folded[:max(0, strings.LastIndexByte(string(folded), '-'))]
+	}
+	return 0
+}
+
+// Locales is how many texts there are, the message's own among them.
+func (c *Compiled) Locales() int { return len(c.texts) }
+
+// Texts are those at a place that Locale found. They must not be changed.
+func (c *Compiled) Texts(place int) *Texts { return &c.texts[place] }
+
+// Content renders the texts for a locale. It allocates those that hold more than a literal or one variable. An image that
+// renders to anything but an https URL is left out.
+func (c *Compiled) Content(locale string, vars map[string]string) Content {
+	t := c.Texts(c.Locale(locale))
+	out := Content{
+		Title: t.Title.render(vars),
+		Body:  t.Body.render(vars),
+		Image: t.Image.render(vars),
+		Link:  t.Link.render(vars),
+	}
+	if !strings.HasPrefix(out.Image, imagePrefix) {
 		out.Image = ""
 	}
 	return out
@@ -206,8 +230,30 @@ func (c *Compiled) Data(vars map[string]string) map[string]string {
 		return c.message.GetData()
 	}
 	out := make(map[string]string, len(c.data))
-	for key, t := range c.data {
-		out[key] = t.render(vars)
+	for _, d := range c.data {
+		out[d.key] = d.text.render(vars)
 	}
 	return out
+}
+
+// DataTexts are the values of data before they are rendered, in the order of their keys.
+func (c *Compiled) DataTexts() iter.Seq2[string, Template] {
+	return func(yield func(string, Template) bool) {
+		for _, d := range c.data {
+			if !yield(d.key, d.text) {
+				return
+			}
+		}
+	}
+}
+
+// Derived is what a platform's encoder makes of a message once, so that it is not made for every delivery: make is called
+// when there is none yet, perhaps by several goroutines at once, of which one's is kept. T is always the same for a
+// platform. It lives as long as c.
+func Derived[T any](c *Compiled, p pb.Platform, make func(*Compiled) *T) *T {
+	if d, ok := c.derived[p].Load().(*T); ok {
+		return d
+	}
+	c.derived[p].CompareAndSwap(nil, make(c))
+	return c.derived[p].Load().(*T)
 }

@@ -192,7 +192,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		if parsed, err := parse(text); err == nil {
 			for _, s := range parsed {
-				if s.name == "" && s.text == "" {
+				if s.Name == "" && s.Literal == "" {
 					t.Errorf("%q has an empty segment", text)
 				}
 			}

@@ -1,7 +1,5 @@
 package message
 
-import "strings"
-
 // foldLocale makes locales that differ in case, or in "_" for "-", the same.
 func foldLocale(tag string) string { return string(appendFolded(nil, tag)) }
 
@@ -17,20 +15,4 @@ func appendFolded(b []byte, tag string) []byte {
 		}
 	}
 	return b
-}
-
-// nearest finds the content for a locale by cutting its subtags from the end (RFC 4647 section 3.4), without allocating.
-func (c *Compiled) nearest(locale string) content {
-	if len(c.localized) == 0 || locale == "" {
-		return c.content
-	}
-	var stack [64]byte
-	folded := appendFolded(stack[:0], locale)
-	for len(folded) > 0 {
-		if l, ok := c.localized[string(folded)]; ok {
-			return l
-		}
-		folded = folded[:max(0, strings.LastIndexByte(string(folded), '-'))]
-	}
-	return c.content
 }

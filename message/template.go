@@ -7,23 +7,23 @@ import (
 	"unicode"
 )
 
-// template is a parsed text: literals and variables in turn.
-type template []segment
+// Template is a parsed text: literals and variables in turn. None of them is an empty literal.
+type Template []Segment
 
-// segment is a literal when name is empty.
-type segment struct {
-	// text is the literal, or what stands in for a variable that is missing or empty.
-	text string
-	name string
+// Segment is a literal when Name is empty.
+type Segment struct {
+	// Literal is the text, or what stands in for a variable that is missing or empty.
+	Literal string
+	Name    string
 }
 
 // parse reads the syntax in the package's documentation. It knows nothing of which variables exist.
-func parse(text string) (template, error) {
-	var t template
+func parse(text string) (Template, error) {
+	var t Template
 	for {
 		before, rest, open := strings.Cut(text, "{{")
 		if before != "" {
-			t = append(t, segment{text: before})
+			t = append(t, Segment{Literal: before})
 		}
 		if !open {
 			return t, nil
@@ -32,7 +32,7 @@ func parse(text string) (template, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.name != "" || s.text != "" {
+		if s.Name != "" || s.Literal != "" {
 			t = append(t, s)
 		}
 		text = after
@@ -40,22 +40,22 @@ func parse(text string) (template, error) {
 }
 
 // parseExpression reads what follows "{{" to its "}}", and returns the text after it.
-func parseExpression(in string) (s segment, after string, err error) {
+func parseExpression(in string) (s Segment, after string, err error) {
 	rest := skipSpace(in)
-	if s.text, after, err = parseString(rest); err != nil {
+	if s.Literal, after, err = parseString(rest); err != nil {
 		return s, "", err
 	}
 	if after != rest {
 		return closed(s, in, after)
 	}
-	s.name, rest = cutName(rest)
-	if s.name == "" {
+	s.Name, rest = cutName(rest)
+	if s.Name == "" {
 		return s, "", fmt.Errorf(`%s: expected a variable's name or a quoted text (write {{ "{{" }} for a literal {{)`, excerpt(in))
 	}
 	rest = skipSpace(rest)
 	if def, piped := strings.CutPrefix(rest, "|"); piped {
 		def = skipSpace(def)
-		if s.text, rest, err = parseString(def); err != nil {
+		if s.Literal, rest, err = parseString(def); err != nil {
 			return s, "", err
 		}
 		if rest == def {
@@ -65,7 +65,7 @@ func parseExpression(in string) (s segment, after string, err error) {
 	return closed(s, in, rest)
 }
 
-func closed(s segment, in, rest string) (segment, string, error) {
+func closed(s Segment, in, rest string) (Segment, string, error) {
 	after, ok := strings.CutPrefix(skipSpace(rest), "}}")
 	if !ok {
 		return s, "", fmt.Errorf(`%s: expected "}}" after a name, a quoted text, or a name with | and its default`, excerpt(in))
@@ -115,7 +115,7 @@ func excerpt(in string) string {
 }
 
 // render allocates the text it returns, unless it is a literal or has no more than one segment.
-func (t template) render(vars map[string]string) string {
+func (t Template) render(vars map[string]string) string {
 	switch len(t) {
 	case 0:
 		return ""
@@ -130,12 +130,48 @@ func (t template) render(vars map[string]string) string {
 	return string(b)
 }
 
-func (s *segment) value(vars map[string]string) string {
-	if s.name == "" {
-		return s.text
+func (s *Segment) value(vars map[string]string) string {
+	if s.Name == "" {
+		return s.Literal
 	}
-	if v := vars[s.name]; v != "" {
+	if v := vars[s.Name]; v != "" {
 		return v
 	}
-	return s.text
+	return s.Literal
+}
+
+// empty says that the text renders as nothing.
+func (t Template) empty(vars map[string]string) bool {
+	for i := range t {
+		if t[i].value(vars) != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// begins says that the text renders to one that begins so.
+func (t Template) begins(vars map[string]string, prefix string) bool {
+	for i := range t {
+		v := t[i].value(vars)
+		if len(v) >= len(prefix) {
+			return strings.HasPrefix(v, prefix)
+		}
+		if !strings.HasPrefix(prefix, v) {
+			return false
+		}
+		prefix = prefix[len(v):]
+	}
+	return prefix == ""
+}
+
+// fixed is how many bytes the text begins with whatever the variables are, and whether that is all of it.
+func (t Template) fixed() (n int, all bool) {
+	for i := range t {
+		if t[i].Name != "" {
+			return n, false
+		}
+		n += len(t[i].Literal)
+	}
+	return n, true
 }

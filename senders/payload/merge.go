@@ -18,7 +18,7 @@ func Merge(doc, raw []byte, deep func(key string) bool) ([]byte, error) {
 	}
 	for key, value := range over {
 		var below, above map[string]json.RawMessage
-		if deep(key) && object(base[key], &below) && object(value, &above) {
+		if deep(key) && readObject(base[key], &below) && readObject(value, &above) {
 			for k, v := range above {
 				below[k] = v
 			}
@@ -33,8 +33,8 @@ func Merge(doc, raw []byte, deep func(key string) bool) ([]byte, error) {
 	return encode(base)
 }
 
-// object reads a JSON object; it reports false for anything else.
-func object(b json.RawMessage, into *map[string]json.RawMessage) bool {
+// readObject reads a JSON object; it reports false for anything else.
+func readObject(b json.RawMessage, into *map[string]json.RawMessage) bool {
 	return len(b) > 0 && json.Unmarshal(b, into) == nil && *into != nil
 }
 

@@ -91,17 +91,23 @@ func (w *Writer) key(key string) {
 
 const hex = "0123456789abcdef"
 
-// appendString writes a JSON string (RFC 8259 section 7). Unlike encoding/json it leaves <, > and & alone, which are
-// harmless outside of HTML and would take six bytes each of the 4,096 there are. What is not UTF-8 becomes U+FFFD.
+// appendString writes a JSON string (RFC 8259 section 7) in its quotes.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
+	b = appendEscaped(b, s)
+	return append(b, '"')
+}
+
+// appendEscaped writes what stands between the quotes. Unlike encoding/json it leaves <, > and & alone, which are harmless
+// outside of HTML and would take six bytes each of the 4,096 there are. What is not UTF-8 becomes U+FFFD.
+func appendEscaped(b []byte, s string) []byte {
 	plain := 0
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c < utf8.RuneSelf {
 			if c < ' ' || c == '"' || c == '\\' {
 				b = append(b, s[plain:i]...)
-				b = appendEscaped(b, c)
+				b = appendEscape(b, c)
 				plain = i + 1
 			}
 			i++
@@ -115,11 +121,10 @@ func appendString(b []byte, s string) []byte {
 		}
 		i += size
 	}
-	b = append(b, s[plain:]...)
-	return append(b, '"')
+	return append(b, s[plain:]...)
 }
 
-func appendEscaped(b []byte, c byte) []byte {
+func appendEscape(b []byte, c byte) []byte {
 	switch c {
 	case '"', '\\':
 		return append(b, '\\', c)

@@ -2,6 +2,7 @@ package payload
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,29 +32,109 @@ func FuzzString(f *testing.F) {
 	})
 }
 
-func TestMerge(t *testing.T) {
+func TestLay(t *testing.T) {
 	onlyAps := func(key string) bool { return key == "aps" }
-	tests := []struct{ name, doc, raw, want string }{
-		{"adds", `{"a":"1"}`, `{"b":{"c":2}}`, `{"a":"1","b":{"c":2}}`},
-		{"replaces", `{"a":{"x":1,"y":2}}`, `{"a":{"x":3}}`, `{"a":{"x":3}}`},
-		{"within", `{"aps":{"alert":"x","badge":1}}`, `{"aps":{"badge":2,"url-args":[]}}`, `{"aps":{"alert":"x","badge":2,"url-args":[]}}`},
-		{"within, only one level", `{"aps":{"alert":{"title":"t","body":"b"}}}`, `{"aps":{"alert":{"title":"u"}}}`, `{"aps":{"alert":{"title":"u"}}}`},
-		{"another kind replaces", `{"aps":{"badge":1}}`, `{"aps":null}`, `{"aps":null}`},
-		{"no HTML escapes", `{"a":"<"}`, `{"b":"&"}`, `{"a":"<","b":"&"}`},
+	doc := func() *Object {
+		o := &Object{}
+		aps := o.Object("aps")
+		alert := aps.Object("alert")
+		alert.String("title", "t")
+		alert.String("body", "b")
+		aps.Uint("badge", 1)
+		o.String("a", "<")
+		o.Object("o").Uint("x", 1)
+		return o
+	}
+	const before = `"aps":{"alert":{"title":"t","body":"b"},"badge":1}`
+	tests := []struct{ name, raw, want string }{
+		{"nothing", ``, `{` + before + `,"a":"<","o":{"x":1}}`},
+		{"null", `null`, `{` + before + `,"a":"<","o":{"x":1}}`},
+		{"adds", ` { "b" : { "c" : 2 } } `, `{` + before + `,"a":"<","o":{"x":1},"b":{"c":2}}`},
+		{"replaces", `{"o":{"y":3},"a":"&"}`, `{` + before + `,"a":"&","o":{"y":3}}`},
+		{"within", `{"aps":{"badge":2,"url-args":[]}}`, `{"aps":{"alert":{"title":"t","body":"b"},"badge":2,"url-args":[]},"a":"<","o":{"x":1}}`},
+		{"within, only one level", `{"aps":{"alert":{"title":"u"}}}`, `{"aps":{"alert":{"title":"u"},"badge":1},"a":"<","o":{"x":1}}`},
+		{"another kind replaces", `{"aps":null}`, `{"aps":null,"a":"<","o":{"x":1}}`},
+		{"an empty object changes nothing", `{"aps":{}}`, `{` + before + `,"a":"<","o":{"x":1}}`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := Merge([]byte(tt.doc), []byte(tt.raw), onlyAps)
+			overlay, err := ParseOverlay([]byte(tt.raw))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, string(got)); diff != "" {
+			o := doc()
+			o.Lay(overlay, onlyAps)
+			if diff := cmp.Diff(tt.want, string(o.Document().Append(nil, Values{}))); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
-	if _, err := Merge([]byte(`{}`), []byte(`[]`), onlyAps); err == nil || !strings.Contains(err.Error(), "not a JSON object") {
-		t.Errorf("a list was merged: %v", err)
+	for _, raw := range []string{`[]`, `1`, `{"a"`} {
+		if _, err := ParseOverlay([]byte(raw)); err == nil || !strings.Contains(err.Error(), "not a JSON object") {
+			t.Errorf("%s was taken: %v", raw, err)
+		}
+	}
+}
+
+// FuzzDocument compares with encoding/json, which is given the rendered texts.
+func FuzzDocument(f *testing.F) {
+	f.Add("Hi {{ user | 'there' }}", "Ada \"\\\n\u2028 <é🎉>", "k\"")
+	f.Add(`{{ user }}{{ "{{" }}`, "", "")
+	f.Fuzz(func(t *testing.T, text, value, key string) {
+		// Records hold nothing but UTF-8: protobuf sees to it.
+		text, value, key = strings.ToValidUTF8(text, ""), strings.ToValidUTF8(value, ""), strings.ToValidUTF8(key, "")
+		m, err := message.Compile(&pb.Message{Content: &pb.Content{Title: text}}, message.Campaign)
+		if err != nil {
+			t.Skip()
+		}
+		vars := map[string]string{"user": value}
+		var o Object
+		o.Text(key, m.Texts(0).Title)
+		inner := o.Object("inner")
+		inner.ID("id")
+		inner.TTL("ttl")
+		inner.String("plain", value)
+		inner.String("empty", "")
+		got := o.Document().Append([]byte("before"), Values{Variables: vars, ID: "an-id", TTL: 90})
+		reference := map[string]any{"id": "an-id", "ttl": "90s"}
+		if value != "" {
+			reference["plain"] = value
+		}
+		title := m.Content("", vars).Title
+		want := map[string]any{key: title, "inner": reference}
+		if key == "inner" {
+			t.Skip() // twice in one object
+		}
+		var decoded map[string]any
+		if err := json.Unmarshal(got[len("before"):], &decoded); err != nil {
+			t.Fatalf("%s: %v", got, err)
+		}
+		if diff := cmp.Diff(want, decoded); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestDocumentsAreMadeOnce(t *testing.T) {
+	m, err := message.Compile(&pb.Message{Localized: map[string]*pb.Content{"fr": {Title: "t"}}}, message.Campaign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := NewDocuments(m, 2)
+	made := 0
+	for range 3 {
+		for place := range m.Locales() {
+			for variant := range 2 {
+				want := strconv.Itoa(10*place + variant)
+				doc := d.At(place, variant, func(o *Object) { made++; o.String("is", want) })
+				if got := string(doc.Append(nil, Values{})); got != `{"is":"`+want+`"}` {
+					t.Errorf("place %d, variant %d has %s", place, variant, got)
+				}
+			}
+		}
+	}
+	if made != 4 {
+		t.Errorf("%d were made", made)
 	}
 }
 
