@@ -160,7 +160,11 @@ func (a *apns) authorize(r *http.Request) (*App, string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return claims.app, c.use(token, claims)
+	reason := c.use(token, claims)
+	if reason == "" {
+		c.one.Store(false)
+	}
+	return claims.app, reason
 }
 
 func (a *apns) verify(token string) (apnsClaims, bool) {

@@ -3,6 +3,7 @@ package simulator
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,7 +19,9 @@ func (l *faultyListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: c, endpoint: l.endpoint, closed: make(chan struct{})}, nil
+	made := &conn{Conn: c, endpoint: l.endpoint, closed: make(chan struct{})}
+	made.one.Store(l.endpoint.service.platform() == "apns")
+	return made, nil
 }
 
 // conn is a client's connection.
@@ -27,6 +30,10 @@ type conn struct {
 	endpoint *endpoint
 	closing  sync.Once
 	closed   chan struct{}
+	// one: it is held to a single stream, by APNs until a provider token is accepted on it.
+	one atomic.Bool
+	// code is the RST_STREAM code of the last reset that struck here.
+	code atomic.Uint32
 
 	mu sync.Mutex // guards what APNs remembers of a connection
 	apnsSession

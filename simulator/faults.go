@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // FaultKind is what a fault does.
@@ -61,6 +63,7 @@ type Fault struct {
 
 	Delay      Duration `json:"delay,omitempty"`
 	Jitter     Duration `json:"jitter,omitempty"`
+	Code       string   `json:"code,omitempty"` // of a reset, by its name in RFC 9113 section 7; INTERNAL_ERROR by default
 	Status     int      `json:"status,omitempty"`
 	Reason     string   `json:"reason,omitempty"`      // the provider's word; by default the status's usual one
 	RetryAfter int      `json:"retry_after,omitempty"` // seconds
@@ -93,6 +96,10 @@ func (f *Fault) check() error {
 	say(f.For < 0 || f.Delay < 0 || f.Jitter < 0 || f.RetryAfter < 0 || f.Burst < 0, "a time or burst is negative")
 	say(f.Kind == Latency && f.Delay+f.Jitter == 0, "latency needs a delay or a jitter")
 	say(f.Kind == Status && (f.Status < 300 || f.Status > 599), "status %d is not from 300 to 599", f.Status)
+	if _, known := resetCodes[f.Code]; f.Code != "" {
+		say(f.Kind != Reset || !known, "code %q: a reset has one, and by a name of RFC 9113's, as REFUSED_STREAM", f.Code)
+		say(f.Code == http2.ErrCodeRefusedStream.String() && f.AfterAccepting, "code REFUSED_STREAM says that nothing was accepted")
+	}
 	say((f.Kind == Quota || f.Kind == Drip) && f.PerSecond <= 0, "%s needs a per_second above 0", f.Kind)
 	say(f.onConnections() && f.App != "", "%s takes whole connections, which apps may share: use stall or latency for one app", f.Kind)
 	say(f.onConnections() && f.Rate != 0, "%s takes all connections: it has no rate", f.Kind)
@@ -150,6 +157,8 @@ func (f *faultState) strike(r *http.Request, p provider) (answer, bool) {
 	case GoAway:
 		// net/http turns this into a GOAWAY that names the last stream it has seen.
 		return answer{fields: []field{{"Connection", "close"}}}, true
+	case Reset:
+		r.Context().Value(connKey{}).(*conn).code.Store(uint32(resetCodes[f.Code]))
 	case Cut:
 		r.Context().Value(connKey{}).(*conn).cut()
 	}

@@ -388,6 +388,8 @@ func TestFaultsRefused(t *testing.T) {
 		"takes whole connections":  {Kind: BlackHole, App: "demo"},
 		"takes all connections":    {Kind: Drip, PerSecond: 1, Rate: 0.5},
 		"before a request is read": {Kind: BlackHole, AfterAccepting: true},
+		"a reset has one":          {Kind: Reset, Code: "SULK"},
+		"nothing was accepted":     {Kind: Reset, Code: "REFUSED_STREAM", AfterAccepting: true},
 	} {
 		if err := s.SetFault("f", f); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)

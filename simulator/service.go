@@ -101,6 +101,9 @@ func (e *endpoint) start(cert tls.Certificate, streams int, done *sync.WaitGroup
 	}
 	e.server.Protocols.SetHTTP2(true)
 	e.server.Protocols.SetHTTP1(e.service.platform() != "apns") // APNs speaks nothing older
+	if err := serveHTTP2(e.server); err != nil {
+		return err
+	}
 	done.Go(func() {
 		err := e.server.ServeTLS(&faultyListener{Listener: e.listener, endpoint: e}, "", "")
 		if !errors.Is(err, http.ErrServerClosed) {

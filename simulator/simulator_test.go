@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"golang.org/x/net/http2"
 )
 
 // start runs a simulator for a test, with two apps, each of 2000 devices.
@@ -206,29 +205,11 @@ func TestPortsInARow(t *testing.T) {
 	}
 }
 
-// Each service says in its SETTINGS how many streams it allows.
+// Each service says in its SETTINGS how many streams it allows; APNs allows a new connection one.
 func TestStreams(t *testing.T) {
 	s := start(t, func(o *Options) { o.Streams.FCM = 77 })
-	config := client(t, s).Transport.(*http.Transport).TLSClientConfig
-	for svc, want := range map[Service]uint32{APNs: 1000, FCM: 77, Mozilla: 250} {
-		c, err := tls.Dial("tcp", s.Address(svc), &tls.Config{RootCAs: config.RootCAs, NextProtos: []string{"h2"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		framer := http2.NewFramer(c, c)
-		if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
-			t.Fatal(err)
-		}
-		if err := framer.WriteSettings(); err != nil {
-			t.Fatal(err)
-		}
-		frame, err := framer.ReadFrame()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, _ := frame.(*http2.SettingsFrame).Value(http2.SettingMaxConcurrentStreams)
-		if got != want {
+	for svc, want := range map[Service]uint32{APNs: 1, FCM: 77, Mozilla: 250} {
+		if got := dialRaw(t, s, svc).streams(); got != want {
 			t.Errorf("%s: %d streams, want %d", svc, got, want)
 		}
 	}
