@@ -1,7 +1,6 @@
 package senders
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
@@ -9,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders/wire"
 	"github.com/belfry/belfry/stream/streamtest"
 )
 
@@ -47,4 +47,8 @@ func BenchmarkLane(b *testing.B) {
 // instantProvider keeps nothing.
 type instantProvider struct{ fakeProvider }
 
-func (*instantProvider) Send(context.Context, *Request) (*Answer, error) { return status(200) }
+func (*instantProvider) Send(batch []*Request) {
+	for _, r := range batch {
+		r.Handler.Answered([]wire.Result{{Request: &r.Request, Status: 200}})
+	}
+}

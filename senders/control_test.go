@@ -11,6 +11,7 @@ import (
 	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders/wire"
 	"github.com/belfry/belfry/stream"
 	"github.com/belfry/belfry/stream/streamtest"
 )
@@ -38,7 +39,7 @@ func TestControlReachesTheLog(t *testing.T) {
 			k := streamtest.Kafka(t)
 			campaign(t, k, "spring", pb.CampaignState_CAMPAIGN_STATE_RUNNING)
 			restrain(t, k, name, &pb.Restraint{Paused: true})
-			p := &fakeProvider{platform: fcm, ceiling: 50, answer: func(context.Context, *Request) (*Answer, error) { return status(200) }}
+			p := &fakeProvider{platform: fcm, ceiling: 50, answer: func(context.Context, *Request) (*wire.Result, error) { return status(200) }}
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- NewPlatform(k, p).Run(ctx) }()
@@ -105,7 +106,7 @@ func TestSmallCampaignsAreThroughLongBeforeALargeOne(t *testing.T) {
 		records = append(records, onTopic(sendBulk, d))
 	}
 	streamtest.Produce(t, k, records...)
-	p := &fakeProvider{ceiling: 16, answer: func(context.Context, *Request) (*Answer, error) {
+	p := &fakeProvider{ceiling: 16, answer: func(context.Context, *Request) (*wire.Result, error) {
 		time.Sleep(2 * time.Millisecond) // an answer's way: so that the window is full before it is done
 		return status(200)
 	}}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // destination is the queue, the limit and the state of one Destination in one lane. Its state is for all its deliveries,
@@ -210,35 +211,45 @@ func (d *destination) ask(j *job) (v Verdict, heard bool) {
 	if v, ok := j.check(j.begun); !ok {
 		return v, false
 	}
-	request, err := d.provider.Encode(j.delivery, j.message, j.begun)
-	if err != nil {
+	request := &Request{}
+	if err := d.provider.Encode(request, j.delivery, j.message, j.begun); err != nil {
 		return refusal(err, ScopeMessage), false
 	}
+	answered := make(reply, 1)
+	request.Handler = answered
 	for range againAtMost {
 		now := time.Now()
 		if v, ok := j.check(now); !ok {
 			return v, false
 		}
-		ctx, cancel := context.WithDeadline(d.life, j.deadline(now, d.timeout))
-		answer, err := d.provider.Send(ctx, request)
-		cancel()
-		switch refused := (*Refusal)(nil); {
-		case err == nil:
-		case errors.Is(err, ErrNoToken):
-			return Verdict{Next: noToken, Code: "no-token"}, true
-		case errors.As(err, &refused):
-			return refusal(err, ScopeMessage), false
-		case d.life.Err() != nil:
+		request.Deadline = j.deadline(now, d.timeout)
+		d.provider.Send([]*Request{request})
+		var res wire.Result
+		select {
+		case res = <-answered:
+		case <-d.life.Done():
 			return Verdict{Next: giveBack}, false
 		}
+		switch refused := (*Refusal)(nil); {
+		case res.Err == nil:
+		case errors.Is(res.Err, ErrNoToken):
+			return Verdict{Next: noToken, Code: "no-token"}, true
+		case errors.As(res.Err, &refused):
+			return refusal(res.Err, ScopeMessage), false
+		}
 		j.asked = true
-		if v = d.provider.Classify(request, answer, err); v.Next != Again {
+		if v = d.provider.Classify(request, &res); v.Next != Again {
 			return v, true
 		}
 	}
 	v.Next = Later
 	return v, true
 }
+
+// reply takes one request's result to the worker that waits for it.
+type reply chan wire.Result
+
+func (r reply) Answered(results []wire.Result) { r <- results[0] }
 
 // refusal is what becomes of a delivery that cannot be sent at all: for the device's sake or for the message's.
 func refusal(err error, scope Scope) Verdict {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/belfry/belfry/control"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders/wire"
 	"github.com/belfry/belfry/stream"
 )
 
@@ -31,7 +32,7 @@ type bench struct {
 	ended map[*job]Verdict
 }
 
-func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*Answer, error)) *bench {
+func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*wire.Result, error)) *bench {
 	b := &bench{
 		t: t, provider: &fakeProvider{answer: answer, ceiling: 1000},
 		budget: share{records: 100, bytes: 1 << 20}, ended: map[*job]Verdict{}, restraints: map[control.Name]*pb.Restraint{},
@@ -43,7 +44,8 @@ func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*Answe
 	})
 	b.valve.own(1, 1)
 	b.life, b.stop = context.WithCancel(t.Context())
-	t.Cleanup(func() { b.stop(); b.workers.Wait() })
+	b.provider.ctx = b.life
+	t.Cleanup(func() { b.stop(); b.workers.Wait(); b.provider.out.Wait() })
 	return b
 }
 
@@ -134,14 +136,14 @@ func (b *bench) requestsTo(d *destination) (n int) {
 }
 
 // hang is a provider that never answers.
-func hang(ctx context.Context) (*Answer, error) {
+func hang(ctx context.Context) (*wire.Result, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
 
 func TestStuckDestinationHoldsNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(ctx context.Context, r *Request) (*Answer, error) {
+		b := newBench(t, func(ctx context.Context, r *Request) (*wire.Result, error) {
 			if r.Destination.Name == "s" {
 				return hang(ctx)
 			}
@@ -175,7 +177,7 @@ func TestStuckDestinationHoldsNobodyElse(t *testing.T) {
 func TestStalledDestinationGoesOnByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stalled := true
-		b := newBench(t, func(ctx context.Context, r *Request) (*Answer, error) {
+		b := newBench(t, func(ctx context.Context, r *Request) (*wire.Result, error) {
 			if stalled {
 				return hang(ctx)
 			}
@@ -201,7 +203,7 @@ func TestStalledDestinationGoesOnByItself(t *testing.T) {
 
 func TestWaitingProbesOneAtATimeAndNotBeforeRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(context.Context, *Request) (*Answer, error) { return retryAfter(429, 30) })
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) { return retryAfter(429, 30) })
 		b.provider.ceiling = 1
 		d := b.destination("f")
 		b.budget.records = 1000
@@ -231,7 +233,7 @@ func TestWaitingProbesOneAtATimeAndNotBeforeRetryAfter(t *testing.T) {
 func TestRefusedCredentialStopsItsDestinationAndRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := true
-		b := newBench(t, func(_ context.Context, r *Request) (*Answer, error) {
+		b := newBench(t, func(_ context.Context, r *Request) (*wire.Result, error) {
 			if r.Destination.Name == "b" && bad {
 				return status(403)
 			}
@@ -271,7 +273,7 @@ func TestRefusedCredentialStopsItsDestinationAndRecovers(t *testing.T) {
 func TestRefreshOnceThenStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refusals := 1
-		b := newBench(t, func(context.Context, *Request) (*Answer, error) {
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
 			if refusals > 0 {
 				refusals--
 				return status(401)
@@ -296,7 +298,7 @@ func TestRefreshOnceThenStop(t *testing.T) {
 func TestNoTokenWaitsWithoutAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ready := time.Now().Add(3 * time.Second)
-		b := newBench(t, func(context.Context, *Request) (*Answer, error) {
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
 			if time.Now().Before(ready) {
 				return nil, ErrNoToken
 			}
@@ -318,7 +320,7 @@ func TestNoTokenWaitsWithoutAttempt(t *testing.T) {
 
 func TestAgainIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(context.Context, *Request) (*Answer, error) { return status(421) })
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) { return status(421) })
 		d := b.destination("x")
 		j := b.push(d, 1)[0]
 		b.pass(time.Second)
@@ -330,7 +332,7 @@ func TestAgainIsBounded(t *testing.T) {
 
 func TestExpiredInQueueIsNeverSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(ctx context.Context, _ *Request) (*Answer, error) {
+		b := newBench(t, func(ctx context.Context, _ *Request) (*wire.Result, error) {
 			time.Sleep(3 * time.Second)
 			return status(200)
 		})
@@ -351,7 +353,7 @@ func TestExpiredInQueueIsNeverSent(t *testing.T) {
 
 func TestDeadlineEndsAtExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(ctx context.Context, _ *Request) (*Answer, error) { return hang(ctx) })
+		b := newBench(t, func(ctx context.Context, _ *Request) (*wire.Result, error) { return hang(ctx) })
 		d := b.destination("x")
 		j := b.job(d, 2*time.Second)
 		start := time.Now()
@@ -365,7 +367,7 @@ func TestDeadlineEndsAtExpiry(t *testing.T) {
 
 func TestReleaseGivesBackWhatWasNotBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(ctx context.Context, _ *Request) (*Answer, error) {
+		b := newBench(t, func(ctx context.Context, _ *Request) (*wire.Result, error) {
 			time.Sleep(time.Second)
 			return status(200)
 		})
@@ -404,7 +406,7 @@ func TestReleaseGivesBackWhatWasNotBegun(t *testing.T) {
 
 func TestSlowDestinationMakesRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(ctx context.Context, r *Request) (*Answer, error) {
+		b := newBench(t, func(ctx context.Context, r *Request) (*wire.Result, error) {
 			if r.Destination.Name == "s" {
 				time.Sleep(8 * time.Second)
 			}
@@ -429,7 +431,7 @@ func TestSlowDestinationMakesRoomForOthers(t *testing.T) {
 
 func TestBusyDestinationIsNotStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(context.Context, *Request) (*Answer, error) {
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
 			time.Sleep(100 * time.Millisecond)
 			return status(200)
 		})

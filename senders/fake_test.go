@@ -1,6 +1,7 @@
 package senders
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"strconv"
@@ -9,19 +10,22 @@ import (
 
 	"github.com/belfry/belfry/message"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // fakeProvider answers by a function, and reads its own answers by a small table. A delivery's destination is its app and
 // its FCM token's first letter.
 type fakeProvider struct {
 	platform pb.Platform
-	answer   func(ctx context.Context, r *Request) (*Answer, error)
+	answer   func(ctx context.Context, r *Request) (*wire.Result, error)
 	ceiling  int
 	rate     float64
 
 	mu        sync.Mutex
 	sent      []*Request
 	refreshed int
+	out       sync.WaitGroup
+	ctx       context.Context
 }
 
 func (f *fakeProvider) Platform() pb.Platform { return f.platform }
@@ -37,20 +41,40 @@ func (f *fakeProvider) Destination(d *pb.Delivery) (Destination, error) {
 	return Destination{App: d.App, Name: d.Target.GetFcm().GetToken()[:1]}, nil
 }
 
-func (f *fakeProvider) Encode(d *pb.Delivery, m *message.Compiled, _ time.Time) (*Request, error) {
-	r := &Request{Delivery: d}
+func (f *fakeProvider) Encode(r *Request, d *pb.Delivery, m *message.Compiled, _ time.Time) error {
+	r.Delivery, r.Body = d, nil
 	if m != nil {
 		r.Body = []byte(m.Content(d.Locale, d.Variables).Title)
 	}
 	r.Destination, _ = f.Destination(d)
-	return r, nil
+	return nil
 }
 
-func (f *fakeProvider) Send(ctx context.Context, r *Request) (*Answer, error) {
-	f.mu.Lock()
-	f.sent = append(f.sent, r)
-	f.mu.Unlock()
-	return f.answer(ctx, r)
+// life ends with the provider's, where it has one.
+func (f *fakeProvider) life() context.Context {
+	if f.ctx == nil {
+		return context.Background()
+	}
+	return f.ctx
+}
+
+// Send asks answer in a goroutine a request, until its deadline or the provider's end.
+func (f *fakeProvider) Send(batch []*Request) {
+	for _, r := range batch {
+		f.mu.Lock()
+		f.sent = append(f.sent, &Request{Delivery: r.Delivery, Destination: r.Destination, Request: wire.Request{Body: bytes.Clone(r.Body)}})
+		f.mu.Unlock()
+		f.out.Go(func() {
+			ctx, cancel := context.WithDeadline(f.life(), r.Deadline)
+			defer cancel()
+			res, err := f.answer(ctx, r)
+			if err != nil {
+				res = &wire.Result{Err: err, Sent: true}
+			}
+			res.Request = &r.Request
+			r.Handler.Answered([]wire.Result{*res})
+		})
+	}
 }
 
 func (f *fakeProvider) Refresh(Destination) {
@@ -71,12 +95,12 @@ func (f *fakeProvider) requests() []*Request {
 	return append([]*Request(nil), f.sent...)
 }
 
-func (f *fakeProvider) Classify(_ *Request, a *Answer, err error) Verdict {
-	if err != nil {
+func (f *fakeProvider) Classify(_ *Request, a *wire.Result) Verdict {
+	if a.Err != nil {
 		return Verdict{Next: Later, Scope: ScopeDestination, Code: "timeout", Unknown: true}
 	}
 	code := strconv.Itoa(a.Status)
-	seconds, _ := strconv.Atoi(a.Header.Get("Retry-After"))
+	seconds, _ := strconv.Atoi(a.Header.Get("retry-after"))
 	after := time.Duration(seconds) * time.Second
 	switch a.Status {
 	case 200:
@@ -97,8 +121,8 @@ func (f *fakeProvider) Classify(_ *Request, a *Answer, err error) Verdict {
 	return Verdict{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: code}
 }
 
-func status(n int) (*Answer, error) { return &Answer{Status: n}, nil }
+func status(n int) (*wire.Result, error) { return &wire.Result{Status: n}, nil }
 
-func retryAfter(n, seconds int) (*Answer, error) {
-	return &Answer{Status: n, Header: http.Header{"Retry-After": {strconv.Itoa(seconds)}}}, nil
+func retryAfter(n, seconds int) (*wire.Result, error) {
+	return &wire.Result{Status: n, Header: wire.NewHeader(http.Header{"Retry-After": {strconv.Itoa(seconds)}})}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders/wire"
 	"github.com/belfry/belfry/stream"
 	"github.com/belfry/belfry/stream/streamtest"
 )
@@ -148,7 +149,7 @@ func deferred(t *testing.T, k *stream.Kafka, n int) (map[string]*pb.Delivery, ma
 }
 
 // byToken answers by the status that a delivery's token ends in: "a-410".
-func byToken(_ context.Context, r *Request) (*Answer, error) {
+func byToken(_ context.Context, r *Request) (*wire.Result, error) {
 	n := 0
 	token := r.Delivery.Target.GetFcm().GetToken()
 	if _, err := fmt.Sscanf(token[2:], "%d", &n); err != nil {
@@ -278,7 +279,7 @@ func TestFailuresAreDeferredOrDead(t *testing.T) {
 		streamtest.Produce(t, k, onTopic(sendBulk, d))
 	}
 	start := time.Now()
-	lane(t, k, &fakeProvider{ceiling: 100, answer: func(ctx context.Context, r *Request) (*Answer, error) {
+	lane(t, k, &fakeProvider{ceiling: 100, answer: func(ctx context.Context, r *Request) (*wire.Result, error) {
 		if token := r.Delivery.Target.GetFcm().GetToken(); token[2:] == "500" {
 			return retryAfter(500, 20)
 		}
@@ -341,7 +342,7 @@ func TestStuckDestinationDoesNotFillTheWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	over := make(chan struct{})
-	lane(t, k, &fakeProvider{ceiling: 16, answer: func(_ context.Context, r *Request) (*Answer, error) {
+	lane(t, k, &fakeProvider{ceiling: 16, answer: func(_ context.Context, r *Request) (*wire.Result, error) {
 		if r.Destination.Name == "s" {
 			<-over
 		}
@@ -373,7 +374,7 @@ func TestStopFinishesWhatIsOutAndRepeatsNothing(t *testing.T) {
 	}
 	streamtest.Produce(t, k, records...)
 	begun := make(chan struct{}, n)
-	p := &fakeProvider{platform: fcm, ceiling: 8, answer: func(context.Context, *Request) (*Answer, error) {
+	p := &fakeProvider{platform: fcm, ceiling: 8, answer: func(context.Context, *Request) (*wire.Result, error) {
 		begun <- struct{}{}
 		time.Sleep(20 * time.Millisecond) // long enough that some are out whenever the stop comes
 		return status(200)
@@ -410,7 +411,7 @@ func TestPausedCampaignGoesOnAfterResume(t *testing.T) {
 	campaign(t, k, "spring", pb.CampaignState_CAMPAIGN_STATE_PAUSED)
 	d := delivery("spring", "d", "w")
 	streamtest.Produce(t, k, onTopic(sendBulk, d))
-	p := &fakeProvider{platform: fcm, ceiling: 8, answer: func(context.Context, *Request) (*Answer, error) { return status(200) }}
+	p := &fakeProvider{platform: fcm, ceiling: 8, answer: func(context.Context, *Request) (*wire.Result, error) { return status(200) }}
 	streamtest.Run(t, NewPlatform(k, p).Run)
 	if again, _ := deferred(t, k, 1); !again["d"].Parked {
 		t.Errorf("put off as %v", again["d"])
@@ -430,7 +431,7 @@ func TestStatusIsTold(t *testing.T) {
 	k := streamtest.Kafka(t)
 	campaign(t, k, "spring", pb.CampaignState_CAMPAIGN_STATE_RUNNING)
 	streamtest.Produce(t, k, onTopic(sendBulk, delivery("spring", "s", "s")), onTopic(sendBulk, delivery("spring", "w", "w-200")))
-	p := &fakeProvider{platform: fcm, ceiling: 30, answer: func(ctx context.Context, r *Request) (*Answer, error) {
+	p := &fakeProvider{platform: fcm, ceiling: 30, answer: func(ctx context.Context, r *Request) (*wire.Result, error) {
 		if r.Destination.Name == "s" {
 			return status(403)
 		}

@@ -3,11 +3,11 @@ package senders
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/belfry/belfry/message"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // ErrNoToken says that a request was not made because its destination has no valid provider token at this time. The
@@ -24,17 +24,20 @@ type Provider interface {
 	// credential for it or the target is not one that may be asked.
 	Destination(d *pb.Delivery) (Destination, error)
 
-	// Encode makes the provider's request. It fails with a *Refusal when the message cannot be sent to this device at
-	// all: too large, or not renderable. now decides the TTL, which is what remains until the delivery expires.
-	Encode(d *pb.Delivery, m *message.Compiled, now time.Time) (*Request, error)
+	// Encode fills r with the provider's request. It may have been another delivery's, whose result is in: Encode overwrites
+	// what that left and reuses the capacity of its Fields, Body and Plain. It leaves Deadline, Handler and Tag alone. It fails
+	// with a *Refusal when the message cannot be sent to this device at all: too large, or not renderable. now decides the
+	// TTL, which is what remains until the delivery expires.
+	Encode(r *Request, d *pb.Delivery, m *message.Compiled, now time.Time) error
 
-	// Send carries a request and returns the provider's answer, or an error when there is none. It never waits for a
-	// provider token: without a valid one it fails at once with ErrNoToken.
-	Send(ctx context.Context, r *Request) (*Answer, error)
+	// Send carries requests of one destination and class, and returns at once. Each ends by one result to its Handler, be it
+	// before Send returns. It never waits for a provider token: without a valid one each ends with ErrNoToken. A request
+	// may be sent again after its result, as it is.
+	Send(batch []*Request)
 
-	// Classify reads an answer, or the error in its place (never ErrNoToken or a *Refusal). It is a table: provider-semantics, row by
-	// row.
-	Classify(r *Request, a *Answer, err error) Verdict
+	// Classify reads a result (whose error is never ErrNoToken) while that is its handler's, and does what it asks of the
+	// connection or the token. It is a table: provider-semantics, row by row.
+	Classify(r *Request, res *wire.Result) Verdict
 
 	// Ceiling is the most requests that may be in flight to a destination, whatever the lane learns. At least 1.
 	Ceiling(d Destination) int
@@ -58,21 +61,42 @@ type Destination struct {
 	Name string
 }
 
-// Request is a provider request before it is on the wire. Header names are canonical; the transport adds authorization.
+// Request is a provider request before it is on the wire. Its Fields are without authorization, which Send adds.
 type Request struct {
+	wire.Request
 	Destination Destination
 	Delivery    *pb.Delivery
-	URL         string
-	Header      http.Header
-	// Body is what the device is to read. For Web Push it is the plaintext: the transport encrypts.
-	Body []byte
+	// Origin is where Path is: scheme://host[:port].
+	Origin string
+	// Plain is what the device is to read, where that is not what goes on the wire: Web Push's Encode writes it, and Send
+	// encrypts it into Body.
+	Plain []byte
 }
 
-// Answer is a provider's response. Body is cut at 4 KiB.
-type Answer struct {
-	Status int
-	Header http.Header
-	Body   []byte
+// Authorize sets the request's authorization as its last field, in place of an earlier attempt's.
+func (r *Request) Authorize(value string, kind wire.Kind) {
+	const name = "authorization"
+	if n := len(r.Fields); n > 0 && r.Fields[n-1].Name == name {
+		r.Fields = r.Fields[:n-1]
+	}
+	r.Fields = append(r.Fields, wire.Field{Name: name, Value: value, Kind: kind})
+}
+
+// Field is the value of the request's field of that name, in lower case, or "".
+func (r *Request) Field(name string) string {
+	for i := range r.Fields {
+		if r.Fields[i].Name == name {
+			return r.Fields[i].Value
+		}
+	}
+	return ""
+}
+
+// Fail ends each request of a batch with err.
+func Fail(batch []*Request, err error) {
+	for _, r := range batch {
+		r.Handler.Answered([]wire.Result{{Request: &r.Request, Err: err}})
+	}
 }
 
 // Scope is how far an answer reaches beyond its own delivery.

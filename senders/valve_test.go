@@ -9,6 +9,7 @@ import (
 
 	"github.com/belfry/belfry/control"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // restrain puts a restraint into force, or lifts it with nil.
@@ -23,8 +24,8 @@ func (b *bench) restrain(n control.Name, r *pb.Restraint) {
 	b.restraints[n] = r
 }
 
-func takes(span time.Duration) func(context.Context, *Request) (*Answer, error) {
-	return func(context.Context, *Request) (*Answer, error) {
+func takes(span time.Duration) func(context.Context, *Request) (*wire.Result, error) {
+	return func(context.Context, *Request) (*wire.Result, error) {
 		time.Sleep(span)
 		return status(200)
 	}
@@ -204,7 +205,7 @@ func TestOutageDoesNotGoRoundAndRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const deliveries = 2000
 		down := true
-		b := newBench(t, func(context.Context, *Request) (*Answer, error) {
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
 			if down {
 				return status(503)
 			}

@@ -26,6 +26,7 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange/exchangetest"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -83,12 +84,12 @@ func provider(t testing.TB, c Config) *Provider {
 // send makes the whole way of one delivery, from message to verdict.
 func send(t testing.TB, p *Provider, d *pb.Delivery, m *message.Compiled) senders.Verdict {
 	t.Helper()
-	r, err := p.Encode(d, m, now)
+	r, err := exchangetest.Encode(p, d, m, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := p.Send(t.Context(), r)
-	return p.Classify(r, a, err)
+	v, _ := exchangetest.Ask(t.Context(), p, r)
+	return v
 }
 
 // TestConformance has one case for each row of provider-semantics 2.1, answered by a server over HTTP/2.
@@ -211,19 +212,21 @@ func TestConformance(t *testing.T) {
 // Apple's time of a 410 decides whether a device that registered since is kept; one in the future would end it whatever it did.
 func TestGoneIsNeverInTheFuture(t *testing.T) {
 	p := provider(t, config(t, "", nil))
-	a := &senders.Answer{Status: 410, Body: []byte(`{"reason":"Unregistered","timestamp":99999999999999}`)}
-	if v := p.Classify(&senders.Request{}, a, nil); v.InvalidAt > time.Now().UnixMilli() {
+	request := &senders.Request{Destination: production1, Delivery: delivery()}
+	a := &wire.Result{Status: 410, Body: []byte(`{"reason":"Unregistered","timestamp":99999999999999}`)}
+	if v := p.Classify(request, a); v.InvalidAt > time.Now().UnixMilli() {
 		t.Errorf("gone at %d", v.InvalidAt)
 	}
 }
 
 func FuzzClassify(f *testing.F) {
 	p := provider(f, config(f, "", nil))
+	request := &senders.Request{Destination: production1, Delivery: delivery()}
 	f.Add(400, `{"reason":"BadDeviceToken"}`)
 	f.Add(410, `{"reason":"Unregistered","timestamp":-5}`)
 	f.Add(503, `{"reason":12}`)
 	f.Fuzz(func(t *testing.T, status int, body string) {
-		v := p.Classify(&senders.Request{}, &senders.Answer{Status: status, Body: []byte(body)}, nil)
+		v := p.Classify(request, &wire.Result{Status: status, Body: []byte(body)})
 		if v.Outcome == pb.Outcome_OUTCOME_ACCEPTED && status != 200 {
 			t.Errorf("%d was taken for a success", status)
 		}
@@ -333,7 +336,7 @@ func TestPayload(t *testing.T) {
 	p := provider(t, config(t, "", nil))
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r, err := p.Encode(delivery(), compile(t, tt.m), now)
+			r, err := exchangetest.Encode(p, delivery(), compile(t, tt.m), now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -378,11 +381,11 @@ func TestHeaders(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r, err := p.Encode(tt.d, compile(t, tt.m), now)
+			r, err := exchangetest.Encode(p, tt.d, compile(t, tt.m), now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := []string{r.Header.Get("apns-topic"), r.Header.Get("apns-priority"), r.Header.Get("apns-collapse-id"), r.URL}
+			got := []string{r.Field(headerTopic), r.Field(headerPriority), r.Field(headerCollapseID), r.Origin + r.Path}
 			want := []string{tt.topic, tt.priority, tt.collapse, "https://" + tt.host + "/3/device/abcd01"}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
@@ -419,7 +422,7 @@ func TestRefusedBeforeSending(t *testing.T) {
 			if tt.d != nil {
 				tt.d(d)
 			}
-			_, err := p.Encode(d, compile(t, tt.m), now)
+			_, err := exchangetest.Encode(p, d, compile(t, tt.m), now)
 			var refusal *senders.Refusal
 			switch errors.As(err, &refusal); {
 			case tt.code == "" && err != nil, tt.code != "" && refusal == nil:
@@ -435,9 +438,10 @@ func BenchmarkEncode(b *testing.B) {
 	p := provider(b, config(b, "", nil))
 	m := compile(b, &pb.Message{Content: &pb.Content{Title: "Hi {{ attributes.name }}", Body: "Your order is on its way"}, Data: map[string]string{"order": "12"}})
 	d := delivery()
+	r := &senders.Request{}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := p.Encode(d, m, now); err != nil {
+		if err := p.Encode(r, d, m, now); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -29,7 +29,7 @@ type signer struct {
 	refused chan struct{}
 
 	mu     sync.Mutex // guards what follows
-	bearer string
+	header string     // as it stands in a request
 	issued time.Time
 	// quietUntil is set when Apple found the token changing too often.
 	quietUntil time.Time
@@ -69,11 +69,11 @@ func sharedSigner(c Config, signers map[signerKey]*signer, log *slog.Logger) (*s
 	return s, nil
 }
 
-// token is the current provider token. It reports false while there is none that Apple would take.
-func (s *signer) token() (string, bool) {
+// authorization is the header with the current provider token. It reports false while there is none that Apple would take.
+func (s *signer) authorization() (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bearer, s.bearer != "" && time.Since(s.issued) < validFor
+	return s.header, s.header != "" && time.Since(s.issued) < validFor
 }
 
 // refuse says that Apple found the token expired. A younger one than Apple allows to be replaced stays: a refusal then is
@@ -85,7 +85,7 @@ func (s *signer) refuse() {
 	if now.Sub(s.issued) < notWithin || now.Before(s.quietUntil) {
 		return
 	}
-	s.bearer = ""
+	s.header = ""
 	select {
 	case s.refused <- struct{}{}:
 	default:
@@ -142,7 +142,7 @@ func (s *signer) sign() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bearer, s.issued = s.key.Bearer, time.Unix(s.key.IssuedAt, 0)
+	s.header, s.issued = "bearer "+s.key.Bearer, time.Unix(s.key.IssuedAt, 0)
 	select {
 	case <-s.refused: // of the token before
 	default:

@@ -34,7 +34,7 @@ func running(t *testing.T, test func(p *Provider, token func() string)) {
 		synctest.Wait()
 		test(p, func() string {
 			synctest.Wait()
-			bearer, ok := p.apps["demo"].signer.token()
+			bearer, ok := p.apps["demo"].signer.authorization()
 			if !ok {
 				return ""
 			}
@@ -113,13 +113,13 @@ func TestCalmKeepsTheTokenAsLongAsItServes(t *testing.T) {
 func TestNoTokenNoRequest(t *testing.T) {
 	s := exchangetest.Serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was made") })
 	p := provider(t, config(t, s.URL, s.CA))
-	r, err := p.Encode(delivery(), compile(t, &pb.Message{}), now)
+	r, err := exchangetest.Encode(p, delivery(), compile(t, &pb.Message{}), now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.apps["demo"].signer.issued = time.Now().Add(-validFor)
-	if _, err := p.Send(t.Context(), r); !errors.Is(err, senders.ErrNoToken) {
-		t.Errorf("got %v", err)
+	if _, res := exchangetest.Ask(t.Context(), p, r); !errors.Is(res.Err, senders.ErrNoToken) {
+		t.Errorf("got %v", res.Err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // Reasons younger than apns2's list.
@@ -98,7 +99,7 @@ type said struct {
 }
 
 // reason reads an answer's body; what is none of Apple's has no reason.
-func reason(a *senders.Answer) said {
+func reason(a *wire.Result) said {
 	var s said
 	if a.Status == http.StatusOK || json.Unmarshal(a.Body, &s) != nil {
 		return said{}
@@ -108,9 +109,9 @@ func reason(a *senders.Answer) said {
 }
 
 // Classify implements senders.Provider.
-func (p *Provider) Classify(r *senders.Request, a *senders.Answer, err error) senders.Verdict {
-	if err != nil {
-		return exchange.Verdict(err)
+func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict {
+	if a.Err != nil {
+		return exchange.Verdict(a)
 	}
 	if a.Status == http.StatusOK {
 		p.history.Success(r.Destination)
@@ -126,6 +127,8 @@ func (p *Provider) Classify(r *senders.Request, a *senders.Answer, err error) se
 			Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Code: s.Reason,
 			InvalidAt: min(max(0, s.Timestamp), now.UnixMilli()),
 		}
+	case s.Reason == apns2.ReasonTooManyProviderTokenUpdates:
+		p.calm(r.Destination)
 	case !known:
 		row.verdict = byStatus(a.Status)
 	}

@@ -3,7 +3,6 @@ package apns
 import (
 	"encoding/hex"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -14,16 +13,16 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/payload"
+	"github.com/belfry/belfry/senders/wire"
 )
 
-// Header names in the canonical form of net/http. HTTP/2 sends them in lower case.
 const (
-	headerID         = "Apns-Id"
-	headerCollapseID = "Apns-Collapse-Id"
-	headerExpiration = "Apns-Expiration"
-	headerPriority   = "Apns-Priority"
-	headerPushType   = "Apns-Push-Type"
-	headerTopic      = "Apns-Topic"
+	headerID         = "apns-id"
+	headerCollapseID = "apns-collapse-id"
+	headerExpiration = "apns-expiration"
+	headerPriority   = "apns-priority"
+	headerPushType   = "apns-push-type"
+	headerTopic      = "apns-topic"
 )
 
 const (
@@ -55,31 +54,26 @@ var pushTypes = map[string]pushType{
 
 // Encode implements senders.Provider. The payload has the message's title, body and options under aps, and its data, link
 // and image beside it.
-func (p *Provider) Encode(d *pb.Delivery, m *message.Compiled, now time.Time) (*senders.Request, error) {
+func (p *Provider) Encode(r *senders.Request, d *pb.Delivery, m *message.Compiled, now time.Time) error {
 	destination, err := p.Destination(d)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	o := m.Message().GetApns()
 	kind, known := pushTypes[typeOf(o)]
 	if !known {
-		return nil, payload.Refuse("bad-message", fmt.Sprintf("apns.push_type %q is unknown", o.GetPushType()))
+		return payload.Refuse("bad-message", fmt.Sprintf("apns.push_type %q is unknown", o.GetPushType()))
 	}
-	header, err := p.header(d, m, kind, now)
-	if err != nil {
-		return nil, err
+	if r.Fields, err = p.fields(r.Fields[:0], d, m, kind, now); err != nil {
+		return err
 	}
-	body, err := body(d, m, kind)
-	if err != nil {
-		return nil, err
+	if r.Body, err = body(d, m, kind); err != nil {
+		return err
 	}
-	return &senders.Request{
-		Destination: destination,
-		Delivery:    d,
-		URL:         p.apps[d.GetApp()].environments[destination.Name].base + "/3/device/" + hex.EncodeToString(d.GetTarget().GetApns().GetToken()),
-		Header:      header,
-		Body:        body,
-	}, nil
+	r.Destination, r.Delivery = destination, d
+	r.Origin = p.apps[d.GetApp()].environments[destination.Name].base
+	r.Path = "/3/device/" + hex.EncodeToString(d.GetTarget().GetApns().GetToken())
+	return nil
 }
 
 func typeOf(o *pb.ApnsOptions) string {
@@ -89,7 +83,7 @@ func typeOf(o *pb.ApnsOptions) string {
 	return o.GetPushType()
 }
 
-func (p *Provider) header(d *pb.Delivery, m *message.Compiled, kind pushType, now time.Time) (http.Header, error) {
+func (p *Provider) fields(to []wire.Field, d *pb.Delivery, m *message.Compiled, kind pushType, now time.Time) ([]wire.Field, error) {
 	id, err := payload.ID(d)
 	if err != nil {
 		return nil, err
@@ -107,15 +101,16 @@ func (p *Provider) header(d *pb.Delivery, m *message.Compiled, kind pushType, no
 	if !httpguts.ValidHeaderFieldValue(collapse) || !httpguts.ValidHeaderFieldValue(topic) {
 		return nil, payload.Refuse("bad-message", "collapse or topic holds a character that no HTTP header may")
 	}
-	return http.Header{
-		headerID:         {id},
-		headerCollapseID: {collapse},
+	return append(
+		to,
+		wire.Field{Name: headerID, Value: id},
+		wire.Field{Name: headerCollapseID, Value: collapse},
 		// Rounded up: 0 would mean one attempt only, and a time that has passed the same.
-		headerExpiration: {strconv.FormatInt(expires.Add(time.Second-1).Unix(), 10)},
-		headerPriority:   {priority(o)},
-		headerPushType:   {typeOf(o)},
-		headerTopic:      {topic},
-	}, nil
+		wire.Field{Name: headerExpiration, Value: strconv.FormatInt(expires.Add(time.Second-1).Unix(), 10)},
+		wire.Field{Name: headerPriority, Value: priority(o), Kind: wire.Shared},
+		wire.Field{Name: headerPushType, Value: typeOf(o), Kind: wire.Shared},
+		wire.Field{Name: headerTopic, Value: topic, Kind: wire.Shared},
+	), nil
 }
 
 // topic is the message's own, or the bundle id of the device or else of the app, with what the push type adds to it.

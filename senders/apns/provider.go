@@ -155,6 +155,13 @@ func (p *Provider) Refresh(d senders.Destination) {
 	}
 }
 
+// calm has the destination's token stay as it is for a while.
+func (p *Provider) calm(d senders.Destination) {
+	if s := p.apps[d.App].signer; s != nil {
+		s.calm()
+	}
+}
+
 // Run implements senders.Provider: it renews the provider tokens before Apple lets them lapse.
 func (p *Provider) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)

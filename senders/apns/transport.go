@@ -16,6 +16,7 @@ import (
 
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // environment is one destination: an app's credential in one of Apple's environments, with connections of its own, as
@@ -35,57 +36,61 @@ func newEnvironment(base string, config *tls.Config) (*environment, error) {
 	}
 	e := &environment{
 		base:   strings.TrimSuffix(base, "/"),
-		client: exchange.NewClient(func() *http.Transport { return exchange.HTTP2(config) }),
+		client: exchange.NewClient(func() *http.Transport { return exchange.HTTP2(config) }, stale),
 	}
 	e.library = &apns2.Client{Host: e.base, HTTPClient: e.client.HTTP()}
 	return e, nil
 }
 
 // Send implements senders.Provider.
-func (p *Provider) Send(ctx context.Context, r *senders.Request) (*senders.Answer, error) {
-	a := p.apps[r.Destination.App]
-	e := a.environments[r.Destination.Name]
-	// apns2 escapes <, > and & for HTML, which could lift a payload over the limit that was checked.
-	x := &exchange.Exchange{Body: r.Body, Class: r.Delivery.GetClass()}
+func (p *Provider) Send(batch []*senders.Request) {
+	a := p.apps[batch[0].Destination.App]
+	e := a.environments[batch[0].Destination.Name]
 	if a.signer != nil {
-		token, ok := a.signer.token()
+		authorization, ok := a.signer.authorization()
 		if !ok {
-			return nil, senders.ErrNoToken
+			senders.Fail(batch, senders.ErrNoToken)
+			return
 		}
-		x.Prepare = func(h http.Header) { h.Set("Authorization", "bearer "+token) }
+		for _, r := range batch {
+			r.Authorize(authorization, wire.Shared)
+		}
 	}
-	_, refused := e.library.PushWithContext(x.In(ctx), notification(r))
-	answer, err := x.Result(ctx, refused)
-	if answer != nil {
-		a.heed(e, x, reason(answer).Reason)
-	}
-	return answer, err
+	e.client.Carry(batch, e.post)
 }
 
-// heed does what an answer asks of the connection or the token, beside what it means for its delivery.
-func (a *app) heed(e *environment, x *exchange.Exchange, reason string) {
-	switch reason {
-	case apns2.ReasonShutdown, reasonUnrelatedKey, apns2.ReasonIdleTimeout:
-		e.client.Renew(x)
-	case apns2.ReasonTooManyProviderTokenUpdates:
-		if a.signer != nil {
-			a.signer.calm()
-		}
+// post is one request by apns2.
+func (e *environment) post(ctx context.Context, x *exchange.Exchange, r *senders.Request) error {
+	// apns2 escapes <, > and & for HTML, which could lift a payload over the limit that was checked.
+	x.Body = r.Body
+	if token := r.Field("authorization"); token != "" {
+		x.Prepare = func(h http.Header) { h.Set("Authorization", token) }
 	}
+	_, err := e.library.PushWithContext(ctx, notification(r))
+	return err
+}
+
+// stale says that an answer's connection should take no more requests. Apple ties a connection to the key first used on it.
+func stale(res *wire.Result) bool {
+	switch reason(res).Reason {
+	case apns2.ReasonShutdown, reasonUnrelatedKey, apns2.ReasonIdleTimeout:
+		return true
+	}
+	return false
 }
 
 // notification is the encoded request in apns2's own type.
 func notification(r *senders.Request) *apns2.Notification {
 	n := &apns2.Notification{
-		DeviceToken: path.Base(r.URL),
-		ApnsID:      r.Header.Get(headerID),
-		CollapseID:  r.Header.Get(headerCollapseID),
-		Topic:       r.Header.Get(headerTopic),
-		PushType:    apns2.EPushType(r.Header.Get(headerPushType)),
+		DeviceToken: path.Base(r.Path),
+		ApnsID:      r.Field(headerID),
+		CollapseID:  r.Field(headerCollapseID),
+		Topic:       r.Field(headerTopic),
+		PushType:    apns2.EPushType(r.Field(headerPushType)),
 		Payload:     json.RawMessage(r.Body),
 	}
-	n.Priority, _ = strconv.Atoi(r.Header.Get(headerPriority))
-	seconds, _ := strconv.ParseInt(r.Header.Get(headerExpiration), 10, 64)
+	n.Priority, _ = strconv.Atoi(r.Field(headerPriority))
+	seconds, _ := strconv.ParseInt(r.Field(headerExpiration), 10, 64)
 	n.Expiration = time.Unix(seconds, 0)
 	return n
 }

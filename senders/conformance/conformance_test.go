@@ -21,6 +21,7 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/apns"
+	"github.com/belfry/belfry/senders/exchange/exchangetest"
 	"github.com/belfry/belfry/senders/fcm"
 	"github.com/belfry/belfry/senders/webpush"
 	"github.com/belfry/belfry/simulator"
@@ -172,14 +173,14 @@ func campaign(t *testing.T) *message.Compiled {
 // does.
 func send(ctx context.Context, t *testing.T, p senders.Provider, d *pb.Delivery, m *message.Compiled) senders.Verdict {
 	t.Helper()
-	r, err := p.Encode(d, m, time.Now())
+	r, err := exchangetest.Encode(p, d, m, time.Now())
 	if err != nil {
 		t.Fatalf("encode: %v", err)
 	}
 	for {
-		a, err := p.Send(ctx, r)
-		if !errors.Is(err, senders.ErrNoToken) {
-			return p.Classify(r, a, err)
+		v, res := exchangetest.Ask(ctx, p, r)
+		if !errors.Is(res.Err, senders.ErrNoToken) {
+			return v
 		}
 		select {
 		case <-ctx.Done():

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // maxWait bounds what a provider may ask for: longer than any delivery lives (7 days).
@@ -12,8 +14,8 @@ const maxWait = 7 * 24 * time.Hour
 
 // RetryAfter reads the header of that name, in seconds or as a date (RFC 9110 section 10.2.3): 0 when there is none, or
 // none that can be read.
-func RetryAfter(h http.Header, now time.Time) time.Duration {
-	value := strings.TrimSpace(h.Get("Retry-After"))
+func RetryAfter(h wire.Header, now time.Time) time.Duration {
+	value := strings.TrimSpace(h.Get("retry-after"))
 	if value == "" {
 		return 0
 	}

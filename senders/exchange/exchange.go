@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/belfry/belfry/failpoint"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // maxBody is how much of an answer is kept. The longest that any provider sends with a meaning is about 1 KiB.
@@ -30,19 +32,20 @@ type Exchange struct {
 	Prepare func(http.Header)
 	// Body goes on the wire in the place of the library's own, when it is set.
 	Body []byte
-	// Class is the delivery's: urgent ones have connections of their own.
-	Class pb.Class
 
-	via    *http.Transport
-	sent   atomic.Bool
-	answer *senders.Answer
+	class pb.Class
+	via   *http.Transport
+	sent  atomic.Bool
+	// answer is nil as long as there is none.
+	answer *http.Response
+	body   []byte
 	err    error
 }
 
 type exchangeKey struct{}
 
-// In is the context for the library's call. It also carries the note of whether the request reached the wire.
-func (x *Exchange) In(ctx context.Context) context.Context {
+// in is the context for the library's call. It also carries the note of whether the request reached the wire.
+func (x *Exchange) in(ctx context.Context) context.Context {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteHeaders: func() { x.sent.Store(true) },
 		WroteRequest: func(httptrace.WroteRequestInfo) { failpoint.Hit(failpoint.AfterWrite) },
@@ -50,40 +53,93 @@ func (x *Exchange) In(ctx context.Context) context.Context {
 	return context.WithValue(ctx, exchangeKey{}, x)
 }
 
-// Result is the provider's answer, or a *Lost. refused is what the library's call returned: it tells only why there was no
-// request at all, which makes a *senders.Refusal.
-func (x *Exchange) Result(ctx context.Context, refused error) (*senders.Answer, error) {
+// result is the provider's answer, or why there is none. refused is what the library's call returned: it tells only why
+// there was no request at all, which makes a *senders.Refusal.
+func (x *Exchange) result(ctx context.Context, refused error) wire.Result {
+	res := wire.Result{Sent: x.sent.Load()}
 	switch {
 	case x.answer != nil:
-		return x.answer, nil
+		res.Status, res.Header, res.Body = x.answer.StatusCode, wire.NewHeader(x.answer.Header), x.body
 	case x.err != nil:
-		return nil, &Lost{Err: x.err, Sent: x.sent.Load()}
+		res.Err = x.err
 	case ctx.Err() != nil:
-		return nil, &Lost{Err: ctx.Err()}
+		res.Err = ctx.Err()
 	default:
 		// What follows the colon may quote the message.
 		why, _, _ := strings.Cut(fmt.Sprint(refused), ":")
-		return nil, &senders.Refusal{
+		res.Err = &senders.Refusal{
 			Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-request", Detail: "the library made no request of it: " + why,
 		}
 	}
+	return res
 }
 
-// Client is the bottom of a library's HTTP client. It is safe for concurrent use.
+// Client is the bottom of a library's HTTP client, and carries requests through the library. It is safe for concurrent use.
 //
 // Each class has its own transport, and so its own connections: on one that a campaign has filled, an urgent request would
 // wait for a stream, for the window, for the writer's lock and for all frames that the kernel has taken already.
 type Client struct {
 	dial         func() *http.Transport
+	stale        func(*wire.Result) bool
 	bulk, urgent atomic.Pointer[http.Transport]
+
+	// life ends with Close.
+	life context.Context
+	stop context.CancelFunc
+
+	mu  sync.Mutex // guards the step from open to closed
+	out sync.WaitGroup
 }
 
-// NewClient takes its connections from transports that dial makes, and from a new one after each Renew.
-func NewClient(dial func() *http.Transport) *Client {
-	c := &Client{dial: dial}
+// NewClient takes its connections from transports that dial makes, and from a new one after each answer that is
+// stale: one that says that its connection should take no more requests.
+func NewClient(dial func() *http.Transport, stale func(*wire.Result) bool) *Client {
+	c := &Client{dial: dial, stale: stale}
+	c.life, c.stop = context.WithCancel(context.Background())
 	c.bulk.Store(dial())
 	c.urgent.Store(dial())
 	return c
+}
+
+// Carry sends each request through post, a library's blocking call, in a goroutine of its own. post is called with an
+// exchange to prepare, whose context must reach the library, and returns the library's error.
+func (c *Client) Carry(batch []*senders.Request, post func(context.Context, *Exchange, *senders.Request) error) {
+	c.mu.Lock()
+	closed := c.life.Err() != nil
+	if !closed {
+		c.out.Add(len(batch))
+	}
+	c.mu.Unlock()
+	if closed {
+		senders.Fail(batch, wire.ErrClosed)
+		return
+	}
+	for _, r := range batch {
+		go func() {
+			defer c.out.Done()
+			res := c.carry(r, post)
+			res.Request = &r.Request
+			r.Handler.Answered([]wire.Result{res})
+		}()
+	}
+}
+
+func (c *Client) carry(r *senders.Request, post func(context.Context, *Exchange, *senders.Request) error) wire.Result {
+	ctx, cancel := context.WithCancel(c.life)
+	if !r.Deadline.IsZero() {
+		ctx, cancel = context.WithDeadline(c.life, r.Deadline)
+	}
+	defer cancel()
+	x := &Exchange{class: r.Delivery.GetClass()}
+	refused := post(x.in(ctx), x, r)
+	res := x.result(ctx, refused)
+	if res.Err != nil && c.life.Err() != nil {
+		res.Err = wire.ErrClosed
+	}
+	if c.stale(&res) {
+		c.retire(x)
+	}
+	return res
 }
 
 // of is the transport of a class.
@@ -114,11 +170,11 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 		// Lets the transport send it again when a GOAWAY says that it was not processed.
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.Body)), nil }
 	}
-	x.via = c.of(x.Class).Load()
+	x.via = c.of(x.class).Load()
 	failpoint.Hit(failpoint.BeforeWrite)
 	resp, err := x.via.RoundTrip(out)
 	if err == nil {
-		x.answer, err = read(resp)
+		err = x.read(resp)
 		failpoint.Hit(failpoint.Answered)
 	}
 	x.err = err
@@ -128,27 +184,35 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// Renew has the next request open a new connection, once for all exchanges of the old one. APNs ties a connection to the
-// key first used on it; what is in flight on the old one still ends there.
-func (c *Client) Renew(x *Exchange) {
-	if x.via != nil && c.of(x.Class).CompareAndSwap(x.via, c.dial()) {
+// retire has the next request open a new connection, once for all requests of the old one. What is in flight on that still
+// ends there.
+func (c *Client) retire(x *Exchange) {
+	if x.via != nil && c.of(x.class).CompareAndSwap(x.via, c.dial()) {
 		x.via.CloseIdleConnections()
 	}
 }
 
-// Close closes connections that nothing is using.
+// Never is for platforms where no answer is about its connection.
+func Never(*wire.Result) bool { return false }
+
+// Close ends what is in flight with wire.ErrClosed, waits for it, and closes the connections.
 func (c *Client) Close() {
+	c.mu.Lock()
+	c.stop()
+	c.mu.Unlock()
+	c.out.Wait()
 	c.bulk.Load().CloseIdleConnections()
 	c.urgent.Load().CloseIdleConnections()
 }
 
 // read takes the answer from a response. A success whose body breaks off is a success all the same; a failure whose body
 // breaks off has not said what failed.
-func read(resp *http.Response) (*senders.Answer, error) {
+func (x *Exchange) read(resp *http.Response) error {
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil && resp.StatusCode >= http.StatusMultipleChoices {
-		return nil, err
+		return err
 	}
-	return &senders.Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
+	x.answer, x.body = resp, body
+	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
 	"github.com/belfry/belfry/senders/exchange/exchangetest"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 func client(t *testing.T, ca []byte) *exchange.Client {
@@ -30,25 +31,47 @@ func client(t *testing.T, ca []byte) *exchange.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exchange.NewClient(func() *http.Transport { return exchange.HTTP2(config) })
+	c := exchange.NewClient(func() *http.Transport { return exchange.HTTP2(config) }, exchange.Never)
 	t.Cleanup(c.Close)
 	return c
 }
 
-// post does what a library does.
-func post(ctx context.Context, c *exchange.Client, x *exchange.Exchange, url string) (*senders.Answer, error) {
-	req, err := http.NewRequestWithContext(x.In(ctx), http.MethodPost, url, strings.NewReader("the library's"))
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.HTTP().Do(req)
-	if err == nil {
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			err = fmt.Errorf("the library was told %d", resp.StatusCode)
+// carried is a request's way through a library.
+type carried struct {
+	body    string
+	prepare func(http.Header)
+	class   pb.Class
+}
+
+// result is handed over by a handler.
+type result chan wire.Result
+
+func (r result) Answered(results []wire.Result) { r <- results[0] }
+
+// carry does what a platform does.
+func carry(ctx context.Context, c *exchange.Client, by carried, url string) wire.Result {
+	answered := make(result, 1)
+	r := &senders.Request{Delivery: &pb.Delivery{Class: by.class}, Request: wire.Request{Handler: answered}}
+	r.Deadline, _ = ctx.Deadline()
+	c.Carry([]*senders.Request{r}, func(ctx context.Context, x *exchange.Exchange, _ *senders.Request) error {
+		x.Prepare = by.prepare
+		if by.body != "" {
+			x.Body = []byte(by.body)
 		}
-	}
-	return x.Result(ctx, err)
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("the library's"))
+		if err != nil {
+			return err
+		}
+		resp, err := c.HTTP().Do(req)
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				err = fmt.Errorf("the library was told %d", resp.StatusCode)
+			}
+		}
+		return err
+	})
+	return <-answered
 }
 
 func TestTheAnswerIsKeptAsItCame(t *testing.T) {
@@ -60,15 +83,15 @@ func TestTheAnswerIsKeptAsItCame(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = w.Write(bytes.Repeat([]byte("x"), 10_000))
 	})
-	x := &exchange.Exchange{Body: []byte("ours"), Prepare: func(h http.Header) { h.Set("Authorization", "bearer t") }}
-	a, err := post(t.Context(), client(t, s.CA), x, s.URL)
-	if err != nil {
-		t.Fatal(err)
+	by := carried{body: "ours", prepare: func(h http.Header) { h.Set("Authorization", "bearer t") }}
+	a := carry(t.Context(), client(t, s.CA), by, s.URL)
+	if a.Err != nil {
+		t.Fatal(a.Err)
 	}
 	if got != "bearer t ours" {
 		t.Errorf("the server got %q", got)
 	}
-	if a.Status != 503 || a.Header.Get("Retry-After") != "7" || len(a.Body) != 4096 {
+	if a.Status != 503 || a.Header.Get("retry-after") != "7" || len(a.Body) != 4096 {
 		t.Errorf("got status %d, header %v, %d bytes", a.Status, a.Header, len(a.Body))
 	}
 }
@@ -79,9 +102,9 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 		followed = followed || r.URL.Path == "/elsewhere"
 		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
 	})
-	a, err := post(t.Context(), client(t, s.CA), &exchange.Exchange{}, s.URL)
-	if err != nil || a.Status != http.StatusTemporaryRedirect || followed {
-		t.Errorf("answer %v, error %v, followed %v", a, err, followed)
+	a := carry(t.Context(), client(t, s.CA), carried{}, s.URL)
+	if a.Status != http.StatusTemporaryRedirect || followed {
+		t.Errorf("answer %v, followed %v", a, followed)
 	}
 }
 
@@ -99,8 +122,8 @@ func TestConnectionsFollowThePeersLimit(t *testing.T) {
 	var wg sync.WaitGroup
 	for range requests {
 		wg.Go(func() {
-			if a, err := post(t.Context(), c, &exchange.Exchange{}, s.URL); err != nil || a.Status != 200 {
-				t.Errorf("answer %v, error %v", a, err)
+			if a := carry(t.Context(), c, carried{}, s.URL); a.Status != 200 {
+				t.Errorf("answer %v", a)
 			}
 		})
 	}
@@ -110,24 +133,55 @@ func TestConnectionsFollowThePeersLimit(t *testing.T) {
 	}
 }
 
-func TestRenewOpensOneConnection(t *testing.T) {
-	s := exchangetest.Serve(t, func(http.ResponseWriter, *http.Request) {})
-	c := client(t, s.CA)
-	var old [3]*exchange.Exchange
-	for i := range old {
-		old[i] = &exchange.Exchange{}
-		if _, err := post(t.Context(), c, old[i], s.URL); err != nil {
-			t.Fatal(err)
+func TestAStaleConnectionIsReplacedOnce(t *testing.T) {
+	var all sync.WaitGroup
+	all.Add(3)
+	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stale" {
+			all.Done()
+			all.Wait() // all of them on the first connection
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}
+	})
+	config, err := exchange.TLS(s.CA)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, x := range old {
-		c.Renew(x)
-		if _, err := post(t.Context(), c, &exchange.Exchange{}, s.URL); err != nil {
-			t.Fatal(err)
+	c := exchange.NewClient(func() *http.Transport { return exchange.HTTP2(config) }, func(res *wire.Result) bool { return res.Status == 503 })
+	t.Cleanup(c.Close)
+	var asking sync.WaitGroup
+	for range 3 {
+		asking.Go(func() { carry(t.Context(), c, carried{}, s.URL+"/stale") })
+	}
+	asking.Wait()
+	for range 2 {
+		if a := carry(t.Context(), c, carried{}, s.URL); a.Status != 200 {
+			t.Errorf("answer %v", a)
 		}
 	}
 	if n := s.Connections.Load(); n != 2 {
 		t.Errorf("%d connections were opened, want the first and one more", n)
+	}
+}
+
+// What is in flight at the end is told so, and nothing goes after it.
+func TestCloseEndsWhatIsInFlight(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	s := exchangetest.Serve(t, func(http.ResponseWriter, *http.Request) {
+		close(arrived)
+		<-release
+	})
+	defer close(release)
+	c := client(t, s.CA)
+	ended := make(chan wire.Result, 1)
+	go func() { ended <- carry(t.Context(), c, carried{}, s.URL) }()
+	<-arrived
+	c.Close()
+	if a := <-ended; !errors.Is(a.Err, wire.ErrClosed) || !a.Sent {
+		t.Errorf("in flight: %+v", a)
+	}
+	if a := carry(t.Context(), c, carried{}, s.URL); !errors.Is(a.Err, wire.ErrClosed) || a.Sent {
+		t.Errorf("afterwards: %+v", a)
 	}
 }
 
@@ -148,14 +202,14 @@ func TestUrgentHasConnectionsOfItsOwn(t *testing.T) {
 	c := client(t, s.CA)
 	var bulk sync.WaitGroup
 	bulk.Go(func() {
-		if _, err := post(t.Context(), c, &exchange.Exchange{Class: pb.Class_CLASS_BULK}, s.URL+"/bulk"); err != nil {
-			t.Error(err)
+		if a := carry(t.Context(), c, carried{class: pb.Class_CLASS_BULK}, s.URL+"/bulk"); a.Err != nil {
+			t.Error(a.Err)
 		}
 	})
 	<-stalled
 	for _, path := range []string{"/urgent", "/again"} {
-		if _, err := post(t.Context(), c, &exchange.Exchange{Class: pb.Class_CLASS_URGENT}, s.URL+path); err != nil {
-			t.Error(err)
+		if a := carry(t.Context(), c, carried{class: pb.Class_CLASS_URGENT}, s.URL+path); a.Err != nil {
+			t.Error(a.Err)
 		}
 	}
 	close(release)
@@ -188,8 +242,8 @@ func TestVerdictWithoutAnAnswer(t *testing.T) {
 	_ = closed.Close()
 	late, cancelLate := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancelLate()
-	over, cancel := context.WithCancel(t.Context())
-	cancel()
+	over := client(t, s.CA)
+	over.Close()
 	trusting := client(t, s.CA)
 	tests := []struct {
 		name   string
@@ -204,36 +258,41 @@ func TestVerdictWithoutAnAnswer(t *testing.T) {
 		{"nobody listens", t.Context(), trusting, "https://" + closed.Addr().String(), senders.Verdict{Code: "dial", Scope: senders.ScopeDestination}},
 		{"no such name", t.Context(), trusting, "https://no-such-host.invalid", senders.Verdict{Code: "dns", Scope: senders.ScopeDestination}},
 		{"a stranger's certificate", t.Context(), client(t, nil), s.URL, senders.Verdict{Code: "tls", Scope: senders.ScopeDestination}},
-		{"stopped by us before it left", over, trusting, s.URL, senders.Verdict{Code: "interrupted"}},
+		{"stopped by us before it left", t.Context(), over, s.URL, senders.Verdict{Code: "interrupted"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			a, err := post(tt.ctx, tt.client, &exchange.Exchange{}, tt.url)
-			if err == nil {
+			a := carry(tt.ctx, tt.client, carried{}, tt.url)
+			if a.Err == nil {
 				t.Fatalf("got an answer: %d", a.Status)
 			}
 			tt.want.Next = senders.Later
-			if got := exchange.Verdict(err); got != tt.want {
-				t.Errorf("%v\n got %+v\nwant %+v", err, got, tt.want)
+			if got := exchange.Verdict(&a); got != tt.want {
+				t.Errorf("%v\n got %+v\nwant %+v", a.Err, got, tt.want)
 			}
 		})
 	}
-	unprocessed := &exchange.Lost{Err: http2.StreamError{Code: http2.ErrCodeRefusedStream}, Sent: true}
+	unprocessed := &wire.Result{Err: http2.StreamError{Code: http2.ErrCodeRefusedStream}, Sent: true}
 	if got := exchange.Verdict(unprocessed); got != (senders.Verdict{Next: senders.Again, Code: "refused-stream"}) {
 		t.Errorf("a stream refused before it was processed became %+v", got)
 	}
 	refusal := &senders.Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "c"}
-	if got := exchange.Verdict(fmt.Errorf("x: %w", refusal)); got.Next != senders.End || got.Outcome != refusal.Outcome || got.Code != "c" {
+	if got := exchange.Verdict(&wire.Result{Err: fmt.Errorf("x: %w", refusal)}); got.Next != senders.End || got.Outcome != refusal.Outcome || got.Code != "c" {
 		t.Errorf("a refusal became %+v", got)
 	}
-	if got := exchange.Verdict(errors.New("EOF")); got.Next != senders.Later || !got.Unknown || got.Code != "connection" {
+	if got := exchange.Verdict(&wire.Result{Err: errors.New("EOF"), Sent: true}); got.Next != senders.Later || !got.Unknown || got.Code != "connection" {
 		t.Errorf("what nobody knows became %+v", got)
 	}
 }
 
 // A library that makes no request leaves neither answer nor loss, and its reason may quote the message.
 func TestNoRequestIsARefusal(t *testing.T) {
-	_, err := (&exchange.Exchange{}).Result(t.Context(), errors.New(`invalid image URL: "secret"`))
+	answered := make(result, 1)
+	r := &senders.Request{Delivery: &pb.Delivery{}, Request: wire.Request{Handler: answered}}
+	client(t, nil).Carry([]*senders.Request{r}, func(context.Context, *exchange.Exchange, *senders.Request) error {
+		return errors.New(`invalid image URL: "secret"`)
+	})
+	err := (<-answered).Err
 	var refusal *senders.Refusal
 	if !errors.As(err, &refusal) || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "invalid image URL") {
 		t.Errorf("got %v", err)
@@ -259,7 +318,7 @@ func TestRetryAfter(t *testing.T) {
 		"Tue, 24 Nov 2036 12:00:00 GMT": 7 * 24 * time.Hour,
 	}
 	for value, want := range tests {
-		if got := exchange.RetryAfter(http.Header{"Retry-After": {value}}, now); got != want {
+		if got := exchange.RetryAfter(wire.NewHeader(http.Header{"Retry-After": {value}}), now); got != want {
 			t.Errorf("%q: got %s, want %s", value, got, want)
 		}
 	}
@@ -269,7 +328,7 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Add("5")
 	f.Add("Tue, 24 Nov 2026 12:01:30 GMT")
 	f.Fuzz(func(t *testing.T, value string) {
-		if d := exchange.RetryAfter(http.Header{"Retry-After": {value}}, time.Now()); d < 0 || d > 7*24*time.Hour {
+		if d := exchange.RetryAfter(wire.NewHeader(http.Header{"Retry-After": {value}}), time.Now()); d < 0 || d > 7*24*time.Hour {
 			t.Errorf("%q: %s", value, d)
 		}
 	})

@@ -14,8 +14,6 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-
-	"github.com/belfry/belfry/senders/exchange"
 )
 
 // leaver is a provider whose first connection sees a number of requests, says GOAWAY with the first of them as the last that
@@ -103,9 +101,9 @@ func TestRequestsAboveAGoAwayAreRepeatedAtOnce(t *testing.T) {
 	var asking sync.WaitGroup
 	for i := range requests {
 		asking.Go(func() {
-			x := &exchange.Exchange{Body: []byte("ours"), Prepare: func(h http.Header) { h.Set("Number", fmt.Sprint(i)) }}
-			if a, err := post(t.Context(), c, x, "https://"+listener.Addr().String()); err != nil || a.Status != http.StatusOK {
-				t.Errorf("request %d: answer %v, error %v", i, a, err)
+			by := carried{body: "ours", prepare: func(h http.Header) { h.Set("Number", fmt.Sprint(i)) }}
+			if a := carry(t.Context(), c, by, "https://"+listener.Addr().String()); a.Status != http.StatusOK {
+				t.Errorf("request %d: answer %v", i, a)
 			}
 		})
 	}

@@ -11,34 +11,18 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/belfry/belfry/senders"
+	"github.com/belfry/belfry/senders/wire"
 )
 
-// Lost is an exchange without an answer.
-type Lost struct {
-	Err error
-	// Sent says that the request began to leave, so the provider may have accepted it.
-	Sent bool
-}
-
-func (l *Lost) Error() string {
-	if l.Sent {
-		return "no answer: " + l.Err.Error()
-	}
-	return "not sent: " + l.Err.Error()
-}
-
-func (l *Lost) Unwrap() error { return l.Err }
-
-// Verdict reads the error that stands in an answer's place, the same for every platform (provider-semantics 2.1 and 2.2
-// "no answer", 2.3 "timeout / TLS / DNS").
-func Verdict(err error) senders.Verdict {
+// Verdict reads a result without an answer, the same for every platform (provider-semantics 2.1 and 2.2 "no answer", 2.3
+// "timeout / TLS / DNS").
+func Verdict(res *wire.Result) senders.Verdict {
+	err := res.Err
 	var refusal *senders.Refusal
 	if errors.As(err, &refusal) {
 		return senders.Verdict{Next: senders.End, Outcome: refusal.Outcome, Code: refusal.Code}
 	}
-	var lost *Lost
-	sent := !errors.As(err, &lost) || lost.Sent
-	v := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Unknown: sent}
+	v := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Unknown: res.Sent}
 
 	var stream http2.StreamError
 	var dns *net.DNSError
@@ -49,7 +33,7 @@ func Verdict(err error) senders.Verdict {
 		return senders.Verdict{Next: senders.Again, Code: "refused-stream"}
 	case errors.As(err, &stream):
 		v.Code = "reset"
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, wire.ErrClosed), errors.Is(err, context.Canceled):
 		v.Code, v.Scope = "interrupted", senders.ScopeDevice
 	case errors.As(err, &dns):
 		v.Code, v.Unknown = "dns", false

@@ -41,7 +41,7 @@ type tokens struct {
 	refused chan struct{}
 
 	mu      sync.Mutex // guards what follows
-	access  string
+	header  string     // as it stands in a request
 	fetched time.Time
 	// useUntil is a little before it expires, so that a request does not arrive with a token that just has.
 	useUntil time.Time
@@ -101,11 +101,11 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// token is the current access token. It reports false while there is none that FCM would take.
-func (t *tokens) token() (string, bool) {
+// authorization is the header with the current access token. It reports false while there is none that FCM would take.
+func (t *tokens) authorization() (string, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.access, t.access != "" && time.Now().Before(t.useUntil)
+	return t.header, t.header != "" && time.Now().Before(t.useUntil)
 }
 
 // refuse says that FCM did not take the token.
@@ -115,7 +115,7 @@ func (t *tokens) refuse() {
 	if time.Since(t.fetched) < stillGood {
 		return
 	}
-	t.access = ""
+	t.header = ""
 	select {
 	case t.refused <- struct{}{}:
 	default:
@@ -168,7 +168,7 @@ func (t *tokens) keep(token *oauth2.Token) time.Duration {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.access, t.fetched, t.useUntil = token.AccessToken, now, now.Add(life-life/20)
+	t.header, t.fetched, t.useUntil = "Bearer "+token.AccessToken, now, now.Add(life-life/20)
 	select {
 	case <-t.refused: // of the token before
 	default:

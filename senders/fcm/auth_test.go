@@ -43,13 +43,13 @@ func running(t *testing.T, g *endpoint, test func(p *Provider, token func() stri
 	synctest.Test(t, func(t *testing.T) {
 		p := provider(t, "", nil)
 		tokens := p.apps["demo"].tokens
-		tokens.fetch, tokens.access = g.fetch, ""
+		tokens.fetch, tokens.header = g.fetch, ""
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.Run(ctx) }()
 		test(p, func() string {
 			synctest.Wait()
-			access, ok := tokens.token()
+			access, ok := tokens.authorization()
 			if !ok {
 				return ""
 			}
@@ -132,17 +132,17 @@ func TestNoTokenDelaysNoSend(t *testing.T) {
 	s := exchangetest.Serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was made") })
 	p := provider(t, s.URL, s.CA)
 	tokens := p.apps["demo"].tokens
-	tokens.access = ""
+	tokens.header = ""
 	tokens.fetch = func(context.Context) (*oauth2.Token, error) {
 		t.Error("a token was fetched in the send path")
 		return nil, errors.New("no")
 	}
-	r, err := p.Encode(delivery(), compile(t, &pb.Message{}), now)
+	r, err := exchangetest.Encode(p, delivery(), compile(t, &pb.Message{}), now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Send(t.Context(), r); !errors.Is(err, senders.ErrNoToken) {
-		t.Errorf("got %v", err)
+	if _, res := exchangetest.Ask(t.Context(), p, r); !errors.Is(res.Err, senders.ErrNoToken) {
+		t.Errorf("got %v", res.Err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // Floors that FCM asks for where it gives no Retry-After (provider-semantics 2.2).
@@ -71,7 +72,7 @@ type said struct {
 }
 
 // reason reads an answer's body; what is none of Google's has no reason.
-func reason(a *senders.Answer) said {
+func reason(a *wire.Result) said {
 	var s said
 	if json.Unmarshal(a.Body, &s) != nil {
 		return said{}
@@ -118,9 +119,9 @@ func (s *said) aboutDevice() bool {
 }
 
 // Classify implements senders.Provider.
-func (p *Provider) Classify(r *senders.Request, a *senders.Answer, err error) senders.Verdict {
-	if err != nil {
-		v := exchange.Verdict(err)
+func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict {
+	if a.Err != nil {
+		v := exchange.Verdict(a)
 		if v.Next == senders.Later {
 			v.Slow = v.Slow || v.Scope == senders.ScopeDestination
 			v.Scope, v.After = senders.ScopeDevice, afterFault

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/payload"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // maxPayload is FCM's limit for what a device receives. Google does not say how it counts: here it is all of the message
@@ -20,22 +20,18 @@ const maxPayload = 4096
 
 // Encode implements senders.Provider. Beside the notification goes the data: the message's own, its link under "link",
 // and the delivery's id under "belfry_id".
-func (p *Provider) Encode(d *pb.Delivery, m *message.Compiled, now time.Time) (*senders.Request, error) {
+func (p *Provider) Encode(r *senders.Request, d *pb.Delivery, m *message.Compiled, now time.Time) error {
 	destination, err := p.Destination(d)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	body, err := body(d, m, now)
-	if err != nil {
-		return nil, err
+	if r.Body, err = body(d, m, now); err != nil {
+		return err
 	}
-	return &senders.Request{
-		Destination: destination,
-		Delivery:    d,
-		URL:         p.apps[d.GetApp()].url,
-		Header:      http.Header{"Content-Type": {"application/json"}},
-		Body:        body,
-	}, nil
+	a := p.apps[d.GetApp()]
+	r.Destination, r.Delivery, r.Origin, r.Path = destination, d, a.origin, a.path
+	r.Fields = append(r.Fields[:0], wire.Field{Name: "content-type", Value: "application/json", Kind: wire.Shared})
+	return nil
 }
 
 func body(d *pb.Delivery, m *message.Compiled, now time.Time) ([]byte, error) {

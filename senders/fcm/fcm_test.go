@@ -25,6 +25,7 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange/exchangetest"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -95,12 +96,12 @@ func provider(t testing.TB, url string, ca []byte) *Provider {
 
 func send(t testing.TB, p *Provider, d *pb.Delivery, m *message.Compiled) senders.Verdict {
 	t.Helper()
-	r, err := p.Encode(d, m, now)
+	r, err := exchangetest.Encode(p, d, m, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := p.Send(t.Context(), r)
-	return p.Classify(r, a, err)
+	v, _ := exchangetest.Ask(t.Context(), p, r)
+	return v
 }
 
 // errorBody is Google's form of an error.
@@ -223,11 +224,12 @@ func TestFirebaseNeitherRetriesNorSleeps(t *testing.T) {
 
 func FuzzClassify(f *testing.F) {
 	p := provider(f, "", nil)
+	request := &senders.Request{Destination: project, Delivery: delivery()}
 	f.Add(404, errorBody(404, "NOT_FOUND", "UNREGISTERED"))
 	f.Add(400, `{"error":{"details":[{"fieldViolations":[{}]}]}}`)
 	f.Add(401, `{"error":[]}`)
 	f.Fuzz(func(t *testing.T, status int, body string) {
-		v := p.Classify(&senders.Request{Delivery: delivery()}, &senders.Answer{Status: status, Body: []byte(body)}, nil)
+		v := p.Classify(request, &wire.Result{Status: status, Body: []byte(body)})
 		if v.Outcome == pb.Outcome_OUTCOME_ACCEPTED && (status < 200 || status > 299) {
 			t.Errorf("%d was taken for a success", status)
 		}
@@ -306,7 +308,7 @@ func TestMessage(t *testing.T) {
 	p := provider(t, "", nil)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r, err := p.Encode(tt.d, compile(t, tt.m), now)
+			r, err := exchangetest.Encode(p, tt.d, compile(t, tt.m), now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -353,7 +355,7 @@ func TestRefusedBeforeSending(t *testing.T) {
 	p := provider(t, "", nil)
 	size := func(n int) *pb.Message { // a message of n bytes without its target
 		m := &pb.Message{Content: &pb.Content{Title: "x"}}
-		r, err := p.Encode(delivery(), compile(t, m), now)
+		r, err := exchangetest.Encode(p, delivery(), compile(t, m), now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -380,7 +382,7 @@ func TestRefusedBeforeSending(t *testing.T) {
 			if tt.d != nil {
 				tt.d(d)
 			}
-			_, err := p.Encode(d, compile(t, tt.m), now)
+			_, err := exchangetest.Encode(p, d, compile(t, tt.m), now)
 			var refusal *senders.Refusal
 			switch errors.As(err, &refusal); {
 			case tt.code == "" && err != nil, tt.code != "" && refusal == nil:
@@ -418,9 +420,10 @@ func BenchmarkEncode(b *testing.B) {
 	p := provider(b, "", nil)
 	m := compile(b, &pb.Message{Content: &pb.Content{Title: "Hi {{ attributes.name }}", Body: "Your order is on its way"}, Data: map[string]string{"order": "12"}})
 	d := delivery()
+	r := &senders.Request{}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := p.Encode(d, m, now); err != nil {
+		if err := p.Encode(r, d, m, now); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -67,8 +67,8 @@ func New(apps map[string]Config, log *slog.Logger) (*Provider, error) {
 // app is one app's Firebase project.
 type app struct {
 	project string
-	// url is where its messages go.
-	url string
+	// origin and path are where its messages go.
+	origin, path string
 	// rate is its quota, requests a second.
 	rate    float64
 	tokens  *tokens
@@ -81,7 +81,8 @@ func newApp(c Config, log *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	base := strings.TrimSuffix(cmp.Or(c.URL, defaultURL), "/")
-	if u, err := url.Parse(base); err != nil || u.Scheme != "https" || u.Host == "" {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("url %q is not an https URL such as %s", base, defaultURL)
 	}
 	config, err := exchange.TLS(c.CA)
@@ -89,7 +90,7 @@ func newApp(c Config, log *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	a := &app{
-		project: project, url: base + "/v1/projects/" + url.PathEscape(project) + "/messages:send",
+		project: project, origin: u.Scheme + "://" + u.Host, path: u.EscapedPath() + "/v1/projects/" + url.PathEscape(project) + "/messages:send",
 		rate: float64(cmp.Or(c.PerMinute, defaultPerMinute)) / 60,
 	}
 	if a.tokens, err = newTokens(c, config, log.With("destination", project)); err != nil {

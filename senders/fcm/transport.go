@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -13,7 +14,7 @@ import (
 
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
-	"github.com/belfry/belfry/senders/payload"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // library is firebase's messaging client on top of ours. By itself it would fetch access tokens in the send path, and
@@ -25,7 +26,7 @@ type library struct {
 }
 
 func newLibrary(project, base string, config *tls.Config) (*library, error) {
-	client := exchange.NewClient(func() *http.Transport { return exchange.HTTP2(config) })
+	client := exchange.NewClient(func() *http.Transport { return exchange.HTTP2(config) }, exchange.Never)
 	// Neither call has anything to do with the network or the context: the project is named and the client given.
 	ctx := context.Background()
 	fire, err := firebase.NewApp(
@@ -43,28 +44,34 @@ func newLibrary(project, base string, config *tls.Config) (*library, error) {
 }
 
 // Send implements senders.Provider.
-func (p *Provider) Send(ctx context.Context, r *senders.Request) (*senders.Answer, error) {
-	a := p.apps[r.Destination.App]
-	token, ok := a.tokens.token()
+func (p *Provider) Send(batch []*senders.Request) {
+	a := p.apps[batch[0].Destination.App]
+	authorization, ok := a.tokens.authorization()
 	if !ok {
-		return nil, senders.ErrNoToken
+		senders.Fail(batch, senders.ErrNoToken)
+		return
 	}
+	for _, r := range batch {
+		r.Authorize(authorization, wire.Shared)
+	}
+	a.library.client.Carry(batch, a.library.post)
+}
+
+// post is one request by firebase.
+func (l *library) post(ctx context.Context, x *exchange.Exchange, r *senders.Request) error {
 	var envelope struct {
 		Message messaging.Message `json:"message"`
 	}
 	if err := json.Unmarshal(r.Body, &envelope); err != nil {
-		return nil, payload.Refuse("bad-message", "the message does not have the form of FCM's Message")
+		return errors.New("the message does not have the form of FCM's Message")
 	}
 	if envelope.Message.Token == "" {
 		envelope.Message.Token = "fid" // firebase 4.19 asks for one of the targets that it knows; see Body
 	}
-	x := &exchange.Exchange{
-		Prepare: func(h http.Header) { h.Set("Authorization", "Bearer "+token) },
-		// What was checked against the limit is what goes: firebase would drop what it does not know yet (fid, and parts of
-		// fcm.raw) and escape <, > and & for HTML.
-		Body:  r.Body,
-		Class: r.Delivery.GetClass(),
-	}
-	_, refused := a.library.messaging.Send(x.In(ctx), &envelope.Message)
-	return x.Result(ctx, refused)
+	x.Prepare = func(h http.Header) { h.Set("Authorization", r.Field("authorization")) }
+	// What was checked against the limit is what goes: firebase would drop what it does not know yet (fid, and parts of
+	// fcm.raw) and escape <, > and & for HTML.
+	x.Body = r.Body
+	_, err := l.messaging.Send(ctx, &envelope.Message)
+	return err
 }

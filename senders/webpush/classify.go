@@ -10,6 +10,7 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 var (
@@ -35,7 +36,7 @@ type said struct {
 	Errno  int    `json:"errno"`
 }
 
-func reason(a *senders.Answer) said {
+func reason(a *wire.Result) said {
 	var s said
 	if json.Unmarshal(a.Body, &s) != nil {
 		return said{}
@@ -57,17 +58,19 @@ func (s said) code(status int) string {
 }
 
 // Classify implements senders.Provider.
-func (p *Provider) Classify(r *senders.Request, a *senders.Answer, err error) senders.Verdict {
+func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict {
 	switch {
-	case errors.Is(err, errPrivate):
+	case errors.Is(a.Err, errPrivate):
 		v := drop // a name that leads into our own network is the endpoint's fault, and no other's
 		v.Code = "private-address"
 		return v
-	case err != nil:
-		return exchange.Verdict(err)
+	case a.Err != nil:
+		return exchange.Verdict(a)
 	case a.Status >= 200 && a.Status < 300:
 		p.history.Success(r.Destination)
 		return senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}
+	case a.Status == http.StatusUnauthorized || a.Status == http.StatusForbidden:
+		p.apps[r.Destination.App].vapid.forget(r.Origin)
 	}
 	s := reason(a)
 	v := p.verdict(r, a.Status, s)

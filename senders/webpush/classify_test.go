@@ -11,6 +11,7 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange/exchangetest"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // TestConformance has one case for each row of provider-semantics 2.3 and what it says of single vendors, answered by a
@@ -112,11 +113,12 @@ func TestConformance(t *testing.T) {
 
 func FuzzClassify(f *testing.F) {
 	p := provider(f, config())
+	request := &senders.Request{Destination: senders.Destination{App: "demo", Name: "other"}, Delivery: delivery("")}
 	f.Add(503, `{"errno":202}`)
 	f.Add(403, `{"reason":"BadJwtToken"}`)
 	f.Add(410, `{"errno":"x"}`)
 	f.Fuzz(func(t *testing.T, status int, body string) {
-		v := p.Classify(&senders.Request{}, &senders.Answer{Status: status, Body: []byte(body)}, nil)
+		v := p.Classify(request, &wire.Result{Status: status, Body: []byte(body)})
 		if v.Outcome == pb.Outcome_OUTCOME_ACCEPTED && (status < 200 || status > 299) {
 			t.Errorf("%d was taken for a success", status)
 		}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -14,13 +13,14 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/payload"
+	"github.com/belfry/belfry/senders/wire"
 )
 
-// Header names in the canonical form of net/http, RFC 8030 sections 5.2 to 5.4.
+// Header names, RFC 8030 sections 5.2 to 5.4.
 const (
-	headerTTL     = "Ttl"
-	headerTopic   = "Topic"
-	headerUrgency = "Urgency"
+	headerTTL     = "ttl"
+	headerTopic   = "topic"
+	headerUrgency = "urgency"
 )
 
 const (
@@ -31,40 +31,36 @@ const (
 	maxTopic = 32
 )
 
-// Encode implements senders.Provider. The body is plain; Send encrypts it for the device.
-func (p *Provider) Encode(d *pb.Delivery, m *message.Compiled, now time.Time) (*senders.Request, error) {
-	destination, endpoint, err := p.resolve(d)
+// Encode implements senders.Provider. What it writes is plain; Send encrypts it for the device.
+func (p *Provider) Encode(r *senders.Request, d *pb.Delivery, m *message.Compiled, now time.Time) error {
+	destination, origin, path, err := p.resolve(d)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t := d.GetTarget().GetWebpush()
 	if _, err := ecdh.P256().NewPublicKey(t.GetP256Dh()); err != nil || len(t.GetAuth()) != 16 {
-		return nil, payload.Refuse("bad-subscription", "its keys are not a point on P-256 and 16 bytes")
+		return payload.Refuse("bad-subscription", "its keys are not a point on P-256 and 16 bytes")
 	}
 	id, err := payload.ID(d)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Never 0: Windows refuses that, and it would mean now or never.
 	_, seconds, err := payload.Expiry(d, m, now)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	body, err := body(d, m, id)
-	if err != nil {
-		return nil, err
+	if r.Plain, err = body(d, m, id); err != nil {
+		return err
 	}
-	return &senders.Request{
-		Destination: destination,
-		Delivery:    d,
-		URL:         endpoint,
-		Header: http.Header{
-			headerTTL:     {strconv.FormatInt(seconds, 10)},
-			headerTopic:   {topic(d, m)},
-			headerUrgency: {urgency(m.Message().GetWebpush(), d.GetClass())},
-		},
-		Body: body,
-	}, nil
+	r.Destination, r.Delivery, r.Origin, r.Path = destination, d, origin, path
+	r.Fields = append(
+		r.Fields[:0],
+		wire.Field{Name: headerTTL, Value: strconv.FormatInt(seconds, 10)},
+		wire.Field{Name: headerTopic, Value: topic(d, m)},
+		wire.Field{Name: headerUrgency, Value: urgency(m.Message().GetWebpush(), d.GetClass()), Kind: wire.Shared},
+	)
+	return nil
 }
 
 // topic has a push service replace what it has not delivered yet: the message's collapse identity, or else the

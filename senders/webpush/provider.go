@@ -73,7 +73,7 @@ func newApp(c Config) (*app, error) {
 	if a.allow, err = newAllowed(c.AllowHosts); err != nil {
 		return nil, err
 	}
-	a.client = exchange.NewClient(func() *http.Transport { return a.allow.transport(config) })
+	a.client = exchange.NewClient(func() *http.Transport { return a.allow.transport(config) }, exchange.Never)
 	a.library = a.client.HTTP()
 	return a, nil
 }
@@ -89,24 +89,24 @@ func (p *Provider) Rate(senders.Destination) float64 { return 0 }
 
 // Destination implements senders.Provider. It is the app's keys at one origin.
 func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
-	where, _, err := p.resolve(d)
+	where, _, _, err := p.resolve(d)
 	return where, err
 }
 
-// resolve checks the endpoint and gives it in canonical form.
-func (p *Provider) resolve(d *pb.Delivery) (where senders.Destination, endpoint string, err error) {
+// resolve checks the endpoint and gives it in canonical form: its origin, and the rest.
+func (p *Provider) resolve(d *pb.Delivery) (where senders.Destination, origin, path string, err error) {
 	a := p.apps[d.GetApp()]
 	if a == nil {
-		return where, "", &senders.Refusal{
+		return where, "", "", &senders.Refusal{
 			Outcome: pb.Outcome_OUTCOME_DEAD, Code: "no-credential",
 			Detail: fmt.Sprintf("app %q has no VAPID keys: configure apps.%s.webpush", d.GetApp(), d.GetApp()),
 		}
 	}
-	origin, rest, err := a.allow.parse(d.GetTarget().GetWebpush().GetEndpoint())
+	origin, path, err = a.allow.parse(d.GetTarget().GetWebpush().GetEndpoint())
 	if err != nil {
-		return where, "", payload.Refuse("bad-endpoint", err.Error())
+		return where, "", "", payload.Refuse("bad-endpoint", err.Error())
 	}
-	return senders.Destination{App: d.GetApp(), Name: a.origins.name(origin)}, origin + rest, nil
+	return senders.Destination{App: d.GetApp(), Name: a.origins.name(origin)}, origin, path, nil
 }
 
 // Refresh implements senders.Provider. VAPID needs none: a refused header is not used again (see Send).

@@ -11,7 +11,6 @@ import (
 
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
-	"github.com/belfry/belfry/senders/payload"
 )
 
 const (
@@ -24,22 +23,23 @@ const (
 )
 
 // Send implements senders.Provider: webpush-go encrypts and signs.
-func (p *Provider) Send(ctx context.Context, r *senders.Request) (*senders.Answer, error) {
-	a := p.apps[r.Destination.App]
-	origin, _, err := a.allow.parse(r.URL)
+func (p *Provider) Send(batch []*senders.Request) {
+	a := p.apps[batch[0].Destination.App]
+	a.client.Carry(batch, a.post)
+}
+
+// post is one request by webpush-go.
+func (a *app) post(ctx context.Context, x *exchange.Exchange, r *senders.Request) error {
+	x.Prepare = func(h http.Header) { a.vapid.settle(r.Origin, h) }
+	ttl, err := strconv.Atoi(r.Field(headerTTL))
 	if err != nil {
-		return nil, payload.Refuse("bad-endpoint", err.Error())
-	}
-	x := &exchange.Exchange{Class: r.Delivery.GetClass(), Prepare: func(h http.Header) { a.vapid.settle(origin, h) }}
-	ttl, err := strconv.Atoi(r.Header.Get(headerTTL))
-	if err != nil {
-		return nil, fmt.Errorf("read the request's TTL: %w", err)
+		return fmt.Errorf("read the request's TTL: %w", err)
 	}
 	t := r.Delivery.GetTarget().GetWebpush()
-	_, refused := push.SendNotificationWithContext(
-		x.In(ctx), r.Body,
+	_, err = push.SendNotificationWithContext(
+		ctx, r.Plain,
 		&push.Subscription{
-			Endpoint: r.URL,
+			Endpoint: r.Origin + r.Path,
 			Keys: push.Keys{
 				Auth:   base64.RawURLEncoding.EncodeToString(t.GetAuth()),
 				P256dh: base64.RawURLEncoding.EncodeToString(t.GetP256Dh()),
@@ -47,20 +47,16 @@ func (p *Provider) Send(ctx context.Context, r *senders.Request) (*senders.Answe
 		},
 		&push.Options{
 			HTTPClient:      a.library,
-			RecordSize:      recordSize(len(r.Body)),
+			RecordSize:      recordSize(len(r.Plain)),
 			Subscriber:      a.vapid.subscriber,
 			VAPIDPublicKey:  a.vapid.public,
 			VAPIDPrivateKey: a.vapid.private,
 			TTL:             ttl,
-			Topic:           r.Header.Get(headerTopic),
-			Urgency:         push.Urgency(r.Header.Get(headerUrgency)),
+			Topic:           r.Field(headerTopic),
+			Urgency:         push.Urgency(r.Field(headerUrgency)),
 		},
 	)
-	answer, err := x.Result(ctx, refused)
-	if answer != nil && (answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden) {
-		a.vapid.forget(origin)
-	}
-	return answer, err
+	return err
 }
 
 // recordSize is the size that webpush-go is to pad a payload of n bytes to, at most RFC 8030's 4,096.

@@ -110,12 +110,12 @@ func serving(t testing.TB, s *exchangetest.Server) *Provider {
 
 func send(t testing.TB, p *Provider, d *pb.Delivery, m *message.Compiled) senders.Verdict {
 	t.Helper()
-	r, err := p.Encode(d, m, now)
+	r, err := exchangetest.Encode(p, d, m, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := p.Send(t.Context(), r)
-	return p.Classify(r, a, err)
+	v, _ := exchangetest.Ask(t.Context(), p, r)
+	return v
 }
 
 // decrypt is RFC 8291 from the browser's side, with nothing of webpush-go's.
@@ -241,8 +241,8 @@ func checkVapid(t *testing.T, header, origin string) {
 
 // The audience is the origin in canonical form, however the browser wrote it.
 func TestEndpointIsSentCanonical(t *testing.T) {
-	r, err := provider(t, config()).Encode(delivery("HTTPS://FCM.GoogleAPIs.com:443/fcm/send/AbC?q=%2F"), compile(t, &pb.Message{}), now)
-	if err != nil || r.URL != "https://fcm.googleapis.com/fcm/send/AbC?q=%2F" || r.Destination.Name != "fcm.googleapis.com" {
+	r, err := exchangetest.Encode(provider(t, config()), delivery("HTTPS://FCM.GoogleAPIs.com:443/fcm/send/AbC?q=%2F"), compile(t, &pb.Message{}), now)
+	if err != nil || r.Origin+r.Path != "https://fcm.googleapis.com/fcm/send/AbC?q=%2F" || r.Destination.Name != "fcm.googleapis.com" {
 		t.Errorf("got %+v, %v", r, err)
 	}
 }
@@ -273,11 +273,11 @@ func TestPaddingHidesLengthWithoutFillingUp(t *testing.T) {
 		w.WriteHeader(http.StatusCreated)
 	})
 	p := serving(t, s)
-	empty, err := p.Encode(delivery(s.URL), compile(t, &pb.Message{Content: &pb.Content{Title: "x"}}), now)
+	empty, err := exchangetest.Encode(p, delivery(s.URL), compile(t, &pb.Message{Content: &pb.Content{Title: "x"}}), now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []int{1, 10, 1000, 3993 - len(empty.Body) + 1} {
+	for _, n := range []int{1, 10, 1000, 3993 - len(empty.Plain) + 1} {
 		send(t, p, delivery(s.URL), compile(t, &pb.Message{Content: &pb.Content{Title: strings.Repeat("x", n)}}))
 	}
 	if sizes[0] != sizes[1] || sizes[0]%256 != 0 || sizes[2] >= 2048 || sizes[3] != 4096 {
@@ -302,18 +302,18 @@ func TestOptions(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r, err := p.Encode(tt.d, compile(t, tt.m), now)
+			r, err := exchangetest.Encode(p, tt.d, compile(t, tt.m), now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			topic := r.Header.Get("topic")
+			topic := r.Field(headerTopic)
 			if tt.topic == "" { // any that is one, and the same each time
 				if len(topic) != 32 || !isTopic(topic) {
 					t.Errorf("topic %q", topic)
 				}
 				tt.topic = topic
 			}
-			if diff := cmp.Diff([]string{tt.ttl, tt.topic, tt.urgency}, []string{r.Header.Get("ttl"), topic, r.Header.Get("urgency")}); diff != "" {
+			if diff := cmp.Diff([]string{tt.ttl, tt.topic, tt.urgency}, []string{r.Field(headerTTL), topic, r.Field(headerUrgency)}); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -323,12 +323,12 @@ func TestOptions(t *testing.T) {
 func TestRefusedBeforeSending(t *testing.T) {
 	p := provider(t, config())
 	const good = "https://fcm.googleapis.com/x"
-	empty, err := p.Encode(delivery(good), compile(t, &pb.Message{Content: &pb.Content{Title: "x"}}), now)
+	empty, err := exchangetest.Encode(p, delivery(good), compile(t, &pb.Message{Content: &pb.Content{Title: "x"}}), now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	title := func(n int) *pb.Message {
-		return &pb.Message{Content: &pb.Content{Title: strings.Repeat("x", n-len(empty.Body)+1)}}
+		return &pb.Message{Content: &pb.Content{Title: strings.Repeat("x", n-len(empty.Plain)+1)}}
 	}
 	tests := []struct {
 		name string
@@ -352,7 +352,7 @@ func TestRefusedBeforeSending(t *testing.T) {
 			if tt.d != nil {
 				tt.d(d)
 			}
-			_, err := p.Encode(d, compile(t, tt.m), now)
+			_, err := exchangetest.Encode(p, d, compile(t, tt.m), now)
 			var refusal *senders.Refusal
 			switch errors.As(err, &refusal); {
 			case tt.code == "" && err != nil, tt.code != "" && refusal == nil:
@@ -395,9 +395,10 @@ func BenchmarkEncode(b *testing.B) {
 	p := provider(b, config())
 	m := compile(b, &pb.Message{Content: &pb.Content{Title: "Hi {{ attributes.name }}", Body: "Your order is on its way"}, Data: map[string]string{"order": "12"}})
 	d := delivery("https://fcm.googleapis.com/fcm/send/abc")
+	r := &senders.Request{}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := p.Encode(d, m, now); err != nil {
+		if err := p.Encode(r, d, m, now); err != nil {
 			b.Fatal(err)
 		}
 	}
