@@ -25,7 +25,7 @@ type Provider interface {
 	Destination(d *pb.Delivery) (Destination, error)
 
 	// Encode fills r with the provider's request. It may have been another delivery's, whose result is in: Encode overwrites
-	// what that left and reuses the capacity of its Fields, Body and Plain. It leaves Deadline, Handler and Tag alone. It fails
+	// what that left and reuses the capacity of its Fields, Body, Plain and Text. It leaves Deadline, Handler and Tag alone. It fails
 	// with a *Refusal when the message cannot be sent to this device at all: too large, or not renderable. now decides the
 	// TTL, which is what remains until the delivery expires.
 	Encode(r *Request, d *pb.Delivery, m *message.Compiled, now time.Time) error
@@ -71,6 +71,8 @@ type Request struct {
 	// Plain is what the device is to read, where that is not what goes on the wire: Web Push's Encode writes it, and Send
 	// encrypts it into Body.
 	Plain []byte
+	// Text holds the strings of Path and Fields that are this request's alone: see payload.View.
+	Text []byte
 }
 
 // Authorize sets the request's authorization as its last field, in place of an earlier attempt's.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -131,7 +132,7 @@ func (c *Client) carry(r *senders.Request, post func(context.Context, *Exchange,
 	}
 	defer cancel()
 	x := &Exchange{class: r.Delivery.GetClass()}
-	refused := post(x.in(ctx), x, r)
+	refused := post(x.in(ctx), x, own(r))
 	res := x.result(ctx, refused)
 	if res.Err != nil && c.life.Err() != nil {
 		res.Err = wire.ErrClosed
@@ -140,6 +141,18 @@ func (c *Client) carry(r *senders.Request, post func(context.Context, *Exchange,
 		c.retire(x)
 	}
 	return res
+}
+
+// own copies what the library is to send. net/http may still read a request after it has given it up, when by our contract
+// its memory is another request's already.
+func own(r *senders.Request) *senders.Request {
+	c := *r
+	c.Path, c.Body, c.Plain = strings.Clone(r.Path), bytes.Clone(r.Body), bytes.Clone(r.Plain)
+	c.Fields = slices.Clone(r.Fields)
+	for i := range c.Fields {
+		c.Fields[i].Value = strings.Clone(c.Fields[i].Value)
+	}
+	return &c
 }
 
 // of is the transport of a class.

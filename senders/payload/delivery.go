@@ -1,23 +1,41 @@
 package payload
 
 import (
+	"encoding/hex"
 	"time"
-
-	"github.com/google/uuid"
+	"unsafe"
 
 	"github.com/belfry/belfry/message"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 )
 
-// ID is a delivery's id as text, in the canonical form of a UUID that APNs asks for.
-func ID(d *pb.Delivery) (string, error) {
-	id, err := uuid.FromBytes(d.GetId())
-	if err != nil {
-		return "", Refuse("bad-delivery", "the delivery's id is not 16 bytes")
+// IDSize is how long a delivery's id is as text, bytes.
+const IDSize = 36
+
+// AppendID appends a delivery's id as text, in the canonical form of a UUID (RFC 9562 section 4) that APNs asks for.
+func AppendID(dst []byte, d *pb.Delivery) ([]byte, error) {
+	id := d.GetId()
+	if len(id) != 16 {
+		return dst, Refuse("bad-delivery", "the delivery's id is not 16 bytes")
 	}
-	return id.String(), nil
+	dst = hex.AppendEncode(dst, id[:4])
+	for i := 4; i < 10; i += 2 {
+		dst = hex.AppendEncode(append(dst, '-'), id[i:i+2])
+	}
+	return hex.AppendEncode(append(dst, '-'), id[10:]), nil
 }
+
+// ID is AppendID's text by itself.
+func ID(d *pb.Delivery) (string, error) {
+	id, err := AppendID(nil, d)
+	return string(id), err
+}
+
+// View is b as a string, without a copy of it. It is for the strings of a request, which are made in the request's own
+// buffer: from Encode to its result nobody writes there, and after it nobody has them. A string that is kept for longer,
+// as a header table keeps a field that many requests share, must not be one of these.
+func View(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // Expiry is when the delivery stops being worth sending and how many whole seconds are left until then, at least 1. What
 // a provider is told follows from now, not from when the delivery was made: a retry must not live longer than the message.

@@ -28,8 +28,8 @@ type hole struct {
 // Values are what one delivery puts into the holes.
 type Values struct {
 	Variables map[string]string
-	// ID is the delivery's, as text of ASCII that needs no escape.
-	ID string
+	// ID is the delivery's as text, from AppendID.
+	ID []byte
 	// TTL is what is left of the delivery's time, seconds.
 	TTL int64
 }

@@ -41,7 +41,7 @@ func readObject(b json.RawMessage, into *map[string]json.RawMessage) bool {
 func encode(m map[string]json.RawMessage) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // as appendString, for the same reason
+	e.SetEscapeHTML(false) // as AppendString, for the same reason
 	if err := e.Encode(m); err != nil {
 		return nil, fmt.Errorf("write the merged payload: %w", err)
 	}

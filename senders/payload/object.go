@@ -93,7 +93,7 @@ func (d *Document) object(o *Object) {
 		if i > 0 {
 			d.text = append(d.text, ',')
 		}
-		d.text = appendString(d.text, o.fields[i].key)
+		d.text = AppendString(d.text, o.fields[i].key)
 		d.text = append(d.text, ':')
 		d.value(&o.fields[i])
 	}
@@ -107,7 +107,7 @@ func (d *Document) value(f *field) {
 	case text:
 		d.template(f.text)
 	case plain:
-		d.text = appendString(d.text, f.value)
+		d.text = AppendString(d.text, f.value)
 	case raw:
 		d.text = append(d.text, f.value...)
 	case id:

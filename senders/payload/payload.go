@@ -40,7 +40,7 @@ func (w *Writer) String(key, value string) {
 // Text writes a text, be it empty.
 func (w *Writer) Text(key, value string) {
 	w.key(key)
-	w.buf = appendString(w.buf, value)
+	w.buf = AppendString(w.buf, value)
 }
 
 // Uint writes a number, be it 0.
@@ -85,14 +85,14 @@ func (w *Writer) key(key string) {
 	if w.buf[len(w.buf)-1] != '{' {
 		w.buf = append(w.buf, ',')
 	}
-	w.buf = appendString(w.buf, key)
+	w.buf = AppendString(w.buf, key)
 	w.buf = append(w.buf, ':')
 }
 
-const hex = "0123456789abcdef"
+const hexDigits = "0123456789abcdef"
 
-// appendString writes a JSON string (RFC 8259 section 7) in its quotes.
-func appendString(b []byte, s string) []byte {
+// AppendString appends a JSON string (RFC 8259 section 7) in its quotes.
+func AppendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	b = appendEscaped(b, s)
 	return append(b, '"')
@@ -133,6 +133,6 @@ func appendEscape(b []byte, c byte) []byte {
 	case '\t':
 		return append(b, `\t`...)
 	default:
-		return append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+		return append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&0xf])
 	}
 }

@@ -18,7 +18,7 @@ func FuzzString(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		b := appendString(nil, s)
+		b := AppendString(nil, s)
 		var got string
 		if err := json.Unmarshal(b, &got); err != nil {
 			t.Fatalf("%q became %s, which is not JSON: %v", s, b, err)
@@ -95,7 +95,7 @@ func FuzzDocument(f *testing.F) {
 		inner.TTL("ttl")
 		inner.String("plain", value)
 		inner.String("empty", "")
-		got := o.Document().Append([]byte("before"), Values{Variables: vars, ID: "an-id", TTL: 90})
+		got := o.Document().Append([]byte("before"), Values{Variables: vars, ID: []byte("an-id"), TTL: 90})
 		reference := map[string]any{"id": "an-id", "ttl": "90s"}
 		if value != "" {
 			reference["plain"] = value
