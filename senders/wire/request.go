@@ -70,7 +70,8 @@ type Result struct {
 	// Sent says that the request began to leave, so the peer may have processed it.
 	Sent bool
 
-	via carrier
+	via    carrier
+	answer *answer // what Header and Body are of
 }
 
 // Header are the fields of an answer.
