@@ -17,6 +17,7 @@ func (s *session) assigned(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetch
 	for _, t := range s.topics {
 		ids[t.ID] = t.Topic
 	}
+	member, _ := s.group.GroupMetadata()
 	for _, t := range r.Groups[0].Topics {
 		name := t.Topic
 		if name == "" {
@@ -30,15 +31,15 @@ func (s *session) assigned(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetch
 			if at.Metadata != nil {
 				meta = *at.Metadata
 			}
-			s.assign(tp{s.k.bare(name), at.Partition}, at.Offset, meta)
+			s.assign(tp{s.k.bare(name), at.Partition}, member, at.Offset, meta)
 		}
 	}
 	return nil
 }
 
-func (s *session) assign(k tp, base int64, meta string) {
+func (s *session) assign(k tp, member string, base int64, meta string) {
 	p := &partition{
-		tp: k, cfg: &s.o, base: base, w: newWindow(s.o.Records, base),
+		tp: k, member: member, cfg: &s.o, base: base, w: newWindow(s.o.Records, base),
 		wake: make(chan struct{}, 1), full: s.full, worked: make(chan struct{}), idle: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(s.ctx)

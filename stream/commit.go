@@ -49,9 +49,8 @@ func (s *session) committer() {
 		s.commitMu.Unlock()
 		if failures++; err == nil {
 			failures = 0
-		} else if errors.Is(err, kerr.UnknownMemberID) && s.ctx.Err() == nil {
-			// The client would have told of lost partitions by now. It has not noticed, so only a new one will.
-			s.fail(fmt.Errorf("the group does not know this member any more: %w", err))
+		} else if forgotten(err) && s.ctx.Err() == nil {
+			s.fail(err)
 			return
 		} else if s.ctx.Err() == nil {
 			s.log.Warn("commit did not succeed and is tried again; windows wait for it", "err", err)
@@ -80,12 +79,24 @@ func (s *session) commit(ctx context.Context) error {
 			s.pending = nil
 			return nil
 		}
+		if forgotten(err) {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return err
 		case <-time.After(pause):
 		}
 	}
+}
+
+// errForgotten: a group lost this member and let it in again, under another id. What it was assigned before is over, and
+// may be another's or may have been meanwhile; but a client that was about to join when that happened keeps its partitions
+// and tells nobody, so that only a new one takes up the work from where its group stands.
+var errForgotten = errors.New("the group has forgotten this member, to which its partitions were assigned")
+
+func forgotten(err error) bool {
+	return errors.Is(err, errForgotten) || errors.Is(err, kerr.UnknownMemberID)
 }
 
 // snapshot takes what is done since the last one.
@@ -126,13 +137,17 @@ func (snap *snapshot) forgetLost() {
 // errLost ends a transaction of which a part is being done again.
 var errLost = errors.New("a partition was lost while its commit was under way")
 
-func (snap *snapshot) hasLost() bool {
+// owned is an error unless all parts are of assignments that this process has, as that member of its group.
+func (snap *snapshot) owned(member string) error {
 	for _, part := range snap.parts {
-		if part.p.isOver() {
-			return true
+		switch {
+		case part.p.isOver():
+			return errLost
+		case part.p.member != member:
+			return errForgotten
 		}
 	}
-	return false
+	return nil
 }
 
 func (snap *snapshot) hasOutputs() bool {
@@ -240,8 +255,8 @@ func (s *session) commitOffsetsInTransaction(ctx context.Context, snap *snapshot
 	// Who this is now first, and then whether it still has what it commits: a member that lost its partitions while its
 	// outputs were on their way, and got them again, is told from one that has had them all along by nothing else.
 	req.MemberID, req.Generation = s.group.GroupMetadata()
-	if snap.hasLost() {
-		return errLost
+	if err := snap.owned(req.MemberID); err != nil {
+		return err
 	}
 	req.InstanceID = &s.k.Instance
 	topics := map[string]int{}
@@ -292,6 +307,9 @@ func (s *session) commitOffsets(ctx context.Context, snap *snapshot) error {
 		ids[t.ID] = t.Topic
 	}
 	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		if err := snap.owned(req.MemberID); err != nil {
+			return err
+		}
 		for i := range req.Topics {
 			t := &req.Topics[i]
 			name := t.Topic

@@ -17,6 +17,7 @@ import (
 type partition struct {
 	tp
 	assignment uint64
+	member     string // who this process was in its group when it got the partition
 	cfg        *Options
 	// ctx is what Handle gets. It ends when draining begins.
 	ctx    context.Context
