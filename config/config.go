@@ -152,6 +152,7 @@ type WebPush struct {
 	Subject        string   `yaml:"subject" doc:"Where a push service finds you: mailto: or https:"`
 	AllowHosts     []string `yaml:"allow_hosts" doc:"host:port of push services that may be on a private or loopback address, or without TLS: self-hosted ones, and tests. All others must be https on a public address"`
 	CAFile         string   `yaml:"ca_file" doc:"Certificates to trust, PEM. Left out: the system's"`
+	Padding        int      `yaml:"padding" doc:"Encrypted messages are filled up to a multiple of this many bytes, so that their length tells a push service less, 1 to 4096. 1: not at all; 4096: all alike, which Firefox on phones does not take. Left out: 256"`
 }
 
 // Rule sends a message when an event comes.

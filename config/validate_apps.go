@@ -124,6 +124,9 @@ func (f *FCM) check(p *Problems, path string) {
 	}
 }
 
+// maxPadding is the size of the largest body that every push service takes, in bytes (RFC 8030 section 7.2).
+const maxPadding = 4096
+
 func (w *WebPush) check(p *Problems, path string) {
 	if w == nil {
 		return
@@ -143,6 +146,9 @@ func (w *WebPush) check(p *Problems, path string) {
 	}
 	for i, h := range w.AllowHosts {
 		p.address(fmt.Sprintf("%s.allow_hosts[%d]", path, i), h)
+	}
+	if w.Padding < 0 || w.Padding > maxPadding {
+		p.add(path+".padding", "is %d; must be 1 to %d bytes, or left out", w.Padding, maxPadding)
 	}
 }
 

@@ -282,6 +282,7 @@ func (a *app) webpush() (runner, error) {
 		}
 		apps[name] = webpush.Config{
 			PublicKey: c.PublicKey, PrivateKey: c.PrivateKey.Reveal(), Subject: c.Subject, AllowHosts: c.AllowHosts, CA: files[0],
+			Padding: c.Padding,
 		}
 	}
 	p, err := webpush.New(apps, a.log)

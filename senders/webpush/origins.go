@@ -26,13 +26,19 @@ var vendors = []struct{ suffix, name string }{
 
 // origins names an app's destinations.
 type origins struct {
-	mu   sync.Mutex
-	used map[string]time.Time
+	mu   sync.Mutex // guards used, by origin
+	used map[string]use
 }
 
-func newOrigins() *origins { return &origins{used: make(map[string]time.Time)} }
+type use struct {
+	// name is a copy of the origin: that which is asked for may lie in a record, whose buffer is used again.
+	name string
+	at   time.Time
+}
 
-// name is the destination of a canonical origin.
+func newOrigins() *origins { return &origins{used: make(map[string]use)} }
+
+// name is the destination of a canonical origin. It may be kept.
 func (o *origins) name(origin string) string {
 	host := strings.TrimPrefix(origin, "https://")
 	for _, v := range vendors {
@@ -43,17 +49,22 @@ func (o *origins) name(origin string) string {
 	now := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if _, known := o.used[origin]; !known && len(o.used) >= maxOrigins && !o.evict(now) {
-		return other
+	u, known := o.used[origin]
+	if !known {
+		if len(o.used) >= maxOrigins && !o.evict(now) {
+			return other
+		}
+		u.name = strings.Clone(origin)
 	}
-	o.used[origin] = now
-	return origin
+	u.at = now
+	o.used[u.name] = u
+	return u.name
 }
 
 // evict makes room if an origin has not been used for long. It must be called with mu held.
 func (o *origins) evict(now time.Time) bool {
-	for origin, at := range o.used {
-		if now.Sub(at) > originIdle {
+	for origin, u := range o.used {
+		if now.Sub(u.at) > originIdle {
 			delete(o.used, origin)
 			return true
 		}

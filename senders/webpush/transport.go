@@ -6,20 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
+	"time"
 
 	push "github.com/SherClockHolmes/webpush-go"
 
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
-)
-
-const (
-	// overhead is what encryption adds in webpush-go's reckoning of a record: salt, record size, key (86 bytes, RFC 8188
-	// section 2.1), the delimiter and the tag.
-	overhead = 86 + 1 + 16
-	// padTo hides a payload's exact length without filling each up to 4,096 bytes, as webpush-go does by itself: Mozilla
-	// takes no more than about 2.7 kB for Firefox on phones.
-	padTo = 256
+	"github.com/belfry/belfry/senders/webpush/encrypt"
 )
 
 // Send implements senders.Provider: webpush-go encrypts and signs.
@@ -30,7 +24,12 @@ func (p *Provider) Send(batch []*senders.Request) {
 
 // post is one request by webpush-go.
 func (a *app) post(ctx context.Context, x *exchange.Exchange, r *senders.Request) error {
-	x.Prepare = func(h http.Header) { a.vapid.settle(r.Origin, h) }
+	// The library signs each request anew.
+	authorization, err := a.vapid.authorization(r.Origin, time.Now())
+	if err != nil {
+		return err
+	}
+	x.Prepare = func(h http.Header) { h.Set("Authorization", authorization) }
 	ttl, err := strconv.Atoi(r.Field(headerTTL))
 	if err != nil {
 		return fmt.Errorf("read the request's TTL: %w", err)
@@ -47,8 +46,8 @@ func (a *app) post(ctx context.Context, x *exchange.Exchange, r *senders.Request
 		},
 		&push.Options{
 			HTTPClient:      a.library,
-			RecordSize:      recordSize(len(r.Plain)),
-			Subscriber:      a.vapid.subscriber,
+			RecordSize:      uint32(encrypt.Size(len(r.Plain), a.padding)),
+			Subscriber:      strings.TrimPrefix(a.vapid.subject, "mailto:"), // which it puts before all that is not https
 			VAPIDPublicKey:  a.vapid.public,
 			VAPIDPrivateKey: a.vapid.private,
 			TTL:             ttl,
@@ -57,10 +56,4 @@ func (a *app) post(ctx context.Context, x *exchange.Exchange, r *senders.Request
 		},
 	)
 	return err
-}
-
-// recordSize is the size that webpush-go is to pad a payload of n bytes to, at most RFC 8030's 4,096.
-func recordSize(n int) uint32 {
-	padded := (n + overhead + padTo - 1) / padTo * padTo
-	return uint32(min(padded, int(push.MaxRecordSize)))
 }
