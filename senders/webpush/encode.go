@@ -1,9 +1,6 @@
 package webpush
 
 import (
-	"cmp"
-	"crypto/ecdh"
-	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"strconv"
@@ -13,22 +10,17 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/payload"
+	"github.com/belfry/belfry/senders/webpush/encrypt"
 	"github.com/belfry/belfry/senders/wire"
 )
 
-// Header names, RFC 8030 sections 5.2 to 5.4.
+// Header names, RFC 8030 sections 5.2 to 5.4 and RFC 8291 section 4.
 const (
-	headerTTL     = "ttl"
-	headerTopic   = "topic"
-	headerUrgency = "urgency"
-)
-
-const (
-	// maxPayload is what fits in 4,096 encrypted bytes, which every push service must take (RFC 8030 section 7.2): less
-	// 86 bytes of header, the delimiter and the tag of 16 (RFC 8291 section 4).
-	maxPayload = 3993
-	// maxTopic is RFC 8030's limit, in characters of base64url.
-	maxTopic = 32
+	headerTTL      = "ttl"
+	headerTopic    = "topic"
+	headerUrgency  = "urgency"
+	headerEncoding = "content-encoding"
+	headerType     = "content-type"
 )
 
 // Encode implements senders.Provider. What it writes is plain; Send encrypts it for the device.
@@ -38,98 +30,59 @@ func (p *Provider) Encode(r *senders.Request, d *pb.Delivery, m *message.Compile
 		return err
 	}
 	t := d.GetTarget().GetWebpush()
-	if _, err := ecdh.P256().NewPublicKey(t.GetP256Dh()); err != nil || len(t.GetAuth()) != 16 {
-		return payload.Refuse("bad-subscription", "its keys are not a point on P-256 and 16 bytes")
-	}
-	id, err := payload.ID(d)
-	if err != nil {
-		return err
+	if err := encrypt.Check(t.GetP256Dh(), t.GetAuth()); err != nil {
+		return refused(err)
 	}
 	// Never 0: Windows refuses that, and it would mean now or never.
 	_, seconds, err := payload.Expiry(d, m, now)
 	if err != nil {
 		return err
 	}
-	if r.Plain, err = body(d, m, id); err != nil {
+	plan := message.Derived(m, pb.Platform_PLATFORM_WEBPUSH, newPlan)
+	if plan.refused != nil {
+		return plan.refused
+	}
+	id, err := plan.head(r, d, seconds)
+	if err != nil {
 		return err
 	}
+	vars := d.GetVariables()
+	place := m.Locale(d.GetLocale())
+	document := plan.document(place, m.Texts(place).Shape(vars))
+	r.Plain = document.Append(r.Plain[:0], payload.Values{Variables: vars, ID: id})
+	if n := len(r.Plain); n > encrypt.MaxPlaintext {
+		return payload.Refuse("payload-too-large", fmt.Sprintf("the payload has %d bytes; web push takes %d", n, encrypt.MaxPlaintext))
+	}
 	r.Destination, r.Delivery, r.Origin, r.Path = destination, d, origin, path
-	r.Fields = append(
-		r.Fields[:0],
-		wire.Field{Name: headerTTL, Value: strconv.FormatInt(seconds, 10)},
-		wire.Field{Name: headerTopic, Value: topic(d, m)},
-		wire.Field{Name: headerUrgency, Value: urgency(m.Message().GetWebpush(), d.GetClass()), Kind: wire.Shared},
-	)
 	return nil
 }
 
-// topic has a push service replace what it has not delivered yet: the message's collapse identity, or else the
-// delivery's, which hides repeats only.
-func topic(d *pb.Delivery, m *message.Compiled) string {
-	collapse := m.Message().GetCollapse()
-	switch {
-	case collapse == "":
-		return base64.RawURLEncoding.EncodeToString(d.GetId())
-	case isTopic(collapse):
-		return collapse
-	default:
-		sum := sha256.Sum256([]byte(collapse))
-		return base64.RawURLEncoding.EncodeToString(sum[:maxTopic/4*3])
+// head sets the request's fields, whose strings lie in r.Text, and gives the delivery's id.
+func (p *plan) head(r *senders.Request, d *pb.Delivery, ttl int64) (id []byte, err error) {
+	b, err := payload.AppendID(r.Text[:0], d)
+	if err != nil {
+		return nil, err
 	}
-}
+	ttlAt := len(b)
+	b = strconv.AppendInt(b, ttl, 10)
+	topicAt := len(b)
+	if p.topic == "" {
+		b = base64.RawURLEncoding.AppendEncode(b, d.GetId())
+	}
+	r.Text = b
+	text := payload.View(b)
 
-func isTopic(s string) bool {
-	for _, c := range []byte(s) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
-		default:
-			return false
-		}
+	topic := wire.Field{Name: headerTopic, Value: p.topic, Kind: wire.Shared}
+	if p.topic == "" { // it hides repeats only
+		topic.Value, topic.Kind = text[topicAt:], wire.Once
 	}
-	return len(s) <= maxTopic
-}
-
-func urgency(o *pb.WebPushOptions, class pb.Class) string {
-	switch {
-	case o.GetUrgency() != "":
-		return o.GetUrgency()
-	case class == pb.Class_CLASS_URGENT:
-		return "high"
-	default:
-		return "normal"
-	}
-}
-
-// body is what the service worker receives: see the package's documentation.
-func body(d *pb.Delivery, m *message.Compiled, id string) ([]byte, error) {
-	o := m.Message().GetWebpush()
-	content := m.Content(d.GetLocale(), d.GetVariables())
-	var w payload.Writer
-	w.Open("")
-	w.Text("id", id)
-	w.String("title", content.Title)
-	w.String("body", content.Body)
-	w.String("image", content.Image)
-	w.String("link", content.Link)
-	w.String("icon", o.GetIcon())
-	w.String("badge", o.GetBadge())
-	w.Flag("require_interaction", o.GetRequireInteraction())
-	w.Text("tag", cmp.Or(m.Message().GetCollapse(), id))
-	w.Open("data")
-	w.Texts(m.Data(d.GetVariables()))
-	w.Close()
-	w.Close()
-
-	out := w.Bytes()
-	if raw := o.GetRaw(); len(raw) > 0 {
-		merged, err := payload.Merge(out, raw, func(string) bool { return false })
-		if err != nil {
-			return nil, payload.Refuse("bad-message", "webpush.raw: "+err.Error())
-		}
-		out = merged
-	}
-	if len(out) > maxPayload {
-		return nil, payload.Refuse("payload-too-large", fmt.Sprintf("the payload has %d bytes; web push takes %d", len(out), maxPayload))
-	}
-	return out, nil
+	r.Fields = append(
+		r.Fields[:0],
+		wire.Field{Name: headerEncoding, Value: "aes128gcm", Kind: wire.Shared},
+		wire.Field{Name: headerType, Value: "application/octet-stream", Kind: wire.Shared},
+		wire.Field{Name: headerUrgency, Value: p.urgency(d.GetClass()), Kind: wire.Shared},
+		topic,
+		wire.Field{Name: headerTTL, Value: text[ttlAt:topicAt]},
+	)
+	return b[:ttlAt], nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
@@ -162,31 +163,50 @@ func TestDestinations(t *testing.T) {
 	})
 }
 
-func TestVapidHeaderLivesAnHour(t *testing.T) {
-	c := config()
-	alice()
-	synctest.Test(t, func(t *testing.T) {
-		v, err := newVapid(c)
-		if err != nil {
+// What a delivery names lies in its record's buffer, which is used again when the delivery is over.
+func TestNothingKeptLiesInARecord(t *testing.T) {
+	o := newOrigins()
+	v, err := newVapid(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := []byte("https://push.example")
+	origin := unsafe.String(&record[0], len(record))
+	var name, header string
+	for range 2 { // the first time it is kept, the second it is found
+		name = o.name(origin)
+		if header, err = v.authorization(origin, time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		sent := func(origin, signed string) string {
-			h := http.Header{"Authorization": {signed}}
-			v.settle(origin, h)
-			return h.Get("Authorization")
+	}
+	copy(record, "https://other.example")
+	again, err := v.authorization("https://push.example", time.Now())
+	if name != "https://push.example" || o.used[name].name != name || again != header || err != nil {
+		t.Errorf("the destination's name became %q, the header was kept: %v, %v", name, again == header, err)
+	}
+}
+
+// FuzzUsualEndpoint: the short way through parse leads to the same place as the long one.
+func FuzzUsualEndpoint(f *testing.F) {
+	for _, s := range []string{
+		"https://fcm.googleapis.com/fcm/send/cX-y_z:APA91b", "https://updates.push.services.mozilla.com/wpush/v2/gAAA=", "https://web.push.apple.com/QG",
+		"https://par02p.notify.windows.com/w/?token=BQ%3d%3d&x=1+2", "https://1.2.3.4/x", "https://a/", "https://a//b?", "https://a/?", "https://a.b./..",
+		"https://a/x#y", "https://a/%zz", "https://a:443/x", "https://u@a/x", "HTTPS://a/x",
+	} {
+		f.Add(s)
+	}
+	long, err := newAllowed(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		origin, rest, usual := cut(s)
+		if !usual {
+			return
 		}
-		if a, b, c := sent("o", "1"), sent("o", "2"), sent("p", "3"); a != "1" || b != "1" || c != "3" {
-			t.Errorf("sent %s, %s, %s", a, b, c)
-		}
-		time.Sleep(signedFor)
-		if a, b := sent("o", "4"), sent("o", "5"); a != "4" || b != "4" {
-			t.Errorf("an hour later sent %s, %s", a, b)
-		}
-		for i := range 2 * maxSigned {
-			sent(fmt.Sprint(i), "x")
-		}
-		if len(v.headers) > maxSigned {
-			t.Errorf("%d headers are kept", len(v.headers))
+		wantOrigin, wantRest, err := long.parseAny(s)
+		if err != nil || origin != wantOrigin || rest != wantRest {
+			t.Errorf("%q is %q and %q, want %q and %q, error %v", s, origin, rest, wantOrigin, wantRest, err)
 		}
 	})
 }

@@ -5,8 +5,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdh"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
@@ -23,13 +21,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/belfry/belfry/message"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange/exchangetest"
+	"github.com/belfry/belfry/senders/webpush/encrypt"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -220,22 +219,13 @@ func TestWhatGoesOnTheWire(t *testing.T) {
 
 func checkVapid(t *testing.T, header, origin string) {
 	t.Helper()
-	token, k, _ := strings.Cut(strings.TrimPrefix(header, "vapid t="), ", k=")
-	public, err := b64.DecodeString(k)
-	if err != nil || !bytes.Equal(public, vapidKey().PublicKey().Bytes()) {
-		t.Fatalf("key %q", k)
-	}
-	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	claims := jwt.MapClaims{}
-	if _, err := jwt.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return key, nil }, jwt.WithValidMethods([]string{"ES256"})); err != nil {
-		t.Fatal(err)
-	}
+	claims := readVapid(t, header)
 	exp, err := claims.GetExpirationTime()
 	if err != nil || claims["aud"] != origin || claims["sub"] != "mailto:ops@example.com" || time.Until(exp.Time) > 24*time.Hour {
 		t.Errorf("claims %v", claims)
+	}
+	if _, k, _ := strings.Cut(header, ", k="); k != b64.EncodeToString(vapidKey().PublicKey().Bytes()) {
+		t.Errorf("key %q", k)
 	}
 }
 
@@ -282,6 +272,81 @@ func TestPaddingHidesLengthWithoutFillingUp(t *testing.T) {
 	}
 	if sizes[0] != sizes[1] || sizes[0]%256 != 0 || sizes[2] >= 2048 || sizes[3] != 4096 {
 		t.Errorf("bodies of %v bytes", sizes)
+	}
+}
+
+func TestPaddingIsChosen(t *testing.T) {
+	var size int
+	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		size = len(b)
+		w.WriteHeader(http.StatusCreated)
+	})
+	m := compile(t, &pb.Message{Content: &pb.Content{Title: strings.Repeat("x", 200)}})
+	for _, padding := range []int{1, 1000, 4096} {
+		c := config()
+		c.AllowHosts, c.CA, c.Padding = []string{strings.TrimPrefix(s.URL, "https://")}, s.CA, padding
+		p := provider(t, c)
+		r, err := exchangetest.Encode(p, delivery(s.URL), m, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		send(t, p, delivery(s.URL), m)
+		if want := encrypt.Size(len(r.Plain), padding); size != want {
+			t.Errorf("padded to %d: a body of %d bytes, want %d", padding, size, want)
+		}
+	}
+}
+
+// What is the same for many requests may be in HPACK's table; what is not would only drive that out.
+func TestWhichFieldsAreShared(t *testing.T) {
+	p := provider(t, config())
+	for name, tt := range map[string]struct {
+		m    *pb.Message
+		once []string
+	}{
+		"a topic of its own": {&pb.Message{}, []string{headerTopic, headerTTL}},
+		"a collapse":         {&pb.Message{Collapse: "news"}, []string{headerTTL}},
+	} {
+		r, err := exchangetest.Encode(p, delivery("https://fcm.googleapis.com/x"), compile(t, tt.m), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var once []string
+		for _, f := range r.Fields {
+			if f.Kind == wire.Once {
+				once = append(once, f.Name)
+			}
+		}
+		if diff := cmp.Diff(tt.once, once); diff != "" || r.Field(headerEncoding) != "aes128gcm" {
+			t.Errorf("%s: %s, fields %v", name, diff, r.Fields)
+		}
+	}
+}
+
+// A request is used again: nothing of the delivery before may be left.
+func TestEncodeReusesARequest(t *testing.T) {
+	p := provider(t, config())
+	long := delivery("https://fcm.googleapis.com/fcm/send/a-long-endpoint")
+	long.Variables["attributes.name"] = strings.Repeat("Ada ", 100)
+	m := compile(t, &pb.Message{Content: &pb.Content{Title: "Hi {{ attributes.name }}"}})
+	short := delivery("https://web.push.apple.com/x")
+	used, fresh := &senders.Request{}, &senders.Request{}
+	for _, step := range []struct {
+		r *senders.Request
+		d *pb.Delivery
+	}{{used, long}, {used, short}, {fresh, short}} {
+		if err := p.Encode(step.r, step.d, m, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type content struct {
+		Origin, Path, Plain string
+		Fields              []wire.Field
+	}
+	of := func(r *senders.Request) content { return content{r.Origin, r.Path, string(r.Plain), r.Fields} }
+	if diff := cmp.Diff(of(fresh), of(used)); diff != "" {
+		t.Error(diff)
 	}
 }
 
