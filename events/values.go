@@ -10,16 +10,16 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
-// maxName bounds ids and names, in bytes: they become parts of Kafka keys and Redis fields.
-const maxName = 128
+// MaxName bounds ids and names, in bytes: they become parts of Kafka keys and Redis fields.
+const MaxName = 128
 
 // NameFault says what is wrong with an event's id or name, or "".
 func NameFault(s string) string {
 	switch {
 	case s == "":
 		return "is missing"
-	case len(s) > maxName:
-		return fmt.Sprintf("has %d bytes; at most %d are allowed", len(s), maxName)
+	case len(s) > MaxName:
+		return fmt.Sprintf("has %d bytes; at most %d are allowed", len(s), MaxName)
 	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return "must be printable UTF-8"
 	}

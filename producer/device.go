@@ -3,8 +3,10 @@ package producer
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -91,7 +93,7 @@ func (d *Device) checkTraits(f *faults) {
 	if len(d.AppVersion) > maxVersion || d.AppVersion != "" && events.NameFault(d.AppVersion) != "" {
 		f.add("app_version", fmt.Sprintf("must be printable UTF-8 of at most %d bytes", maxVersion))
 	}
-	if d.TimeZone != "" && !zoneExists(d.TimeZone) {
+	if d.TimeZone != "" && !zoneKnown(d.TimeZone) {
 		f.add("time_zone", "must be an IANA time zone like Europe/Paris")
 	}
 	if len(d.Tags) > maxTags {
@@ -116,35 +118,49 @@ func (f *faults) checkAttributes(attributes map[string]*pb.Value) {
 }
 
 // localeForm tells whether s has the form of a language tag: 2 to 8 letters, then parts of 1 to 8 letters and digits.
-func localeForm(s string) bool {
+func localeForm[T string | []byte](s T) bool {
 	if len(s) > maxLocale {
 		return false
 	}
-	for i, part := range strings.Split(s, "-") {
-		if len(part) < 1 || len(part) > 8 || i == 0 && len(part) < 2 {
-			return false
-		}
-		for _, r := range part {
-			letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
-			if !letter && (i == 0 || r < '0' || r > '9') {
+	first, length := true, 0
+	for i := 0; i <= len(s); i++ {
+		if i == len(s) || s[i] == '-' {
+			if length < 1 || length > 8 || first && length < 2 {
 				return false
 			}
+			first, length = false, 0
+			continue
 		}
+		letter := s[i]|0x20 >= 'a' && s[i]|0x20 <= 'z'
+		if !letter && (first || s[i] < '0' || s[i] > '9') {
+			return false
+		}
+		length++
 	}
 	return true
 }
 
-// zones are the time zones met so far: reading one takes a file. There are some 600.
-var zones sync.Map
+// zones are the time zones met so far: reading one takes a file. There are some 600. It is replaced, never changed.
+var (
+	zones    atomic.Pointer[map[string]bool]
+	zoneLock sync.Mutex // of those who replace it
+)
 
-func zoneExists(name string) bool {
-	if _, ok := zones.Load(name); ok {
+// zoneKnown tells whether there is such a time zone.
+func zoneKnown[T string | []byte](name T) bool {
+	if known := zones.Load(); known != nil && (*known)[string(name)] {
 		return true
 	}
-	if _, err := time.LoadLocation(name); err != nil || name == "Local" {
+	if _, err := time.LoadLocation(string(name)); err != nil || string(name) == "Local" {
 		return false
 	}
-	zones.Store(name, true)
+	zoneLock.Lock()
+	defer zoneLock.Unlock()
+	more := map[string]bool{string(name): true}
+	if known := zones.Load(); known != nil {
+		maps.Copy(more, *known)
+	}
+	zones.Store(&more)
 	return true
 }
 

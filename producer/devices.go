@@ -51,7 +51,7 @@ func (s *Server) deviceRoutes(api huma.API) {
 	huma.Register(api, operation(http.MethodDelete, "/devices/{id}", "delete-device", ScopeManage, "Remove a device",
 		"Removes a device, if there is one. What is on its way to it may still arrive.",
 		http.StatusAccepted, http.StatusTooManyRequests), s.deleteDevice)
-	s.bulkRoute(api, "/devices/bulk", "bulk-devices", ScopeManage, "Register and remove many devices",
+	s.bulkRoute(api, "/devices/bulk", schemas.TopicDevices, "bulk-devices", ScopeManage, "Register and remove many devices",
 		"Takes one device per line (with op: put or delete), without a bound on their number.", reflect.TypeFor[BulkDevice](), s.deviceLine)
 }
 
@@ -115,23 +115,40 @@ func (s *Server) removal(app, id string) *kgo.Record {
 }
 
 // deviceLine reads one line of a bulk stream.
-func (s *Server) deviceLine(app string, line []byte) (*kgo.Record, string, message.Problems) {
-	var d BulkDevice
-	if !quickDevice(line, &d) {
-		d = BulkDevice{}
-		if problems := decodeLine(line, &d); len(problems) > 0 {
-			return nil, d.ID, problems
+func (s *Server) deviceLine(b *batch, l *line, text []byte) {
+	if b.quick.readDevice(text, s.options.AllowHosts[b.app]) {
+		d := &b.quick.device
+		l.id, l.record.Key = d.id, b.key(d.id)
+		if string(d.op) != "delete" {
+			begin := len(b.room)
+			b.room = b.quick.appendDevice(b.room, b.app, s.now().UnixMilli())
+			l.record.Value = b.take(begin)
 		}
+		return
 	}
+	var d BulkDevice
+	if problems := decodeLine(text, &d); len(problems) > 0 {
+		l.refuse(d.ID, problems)
+		return
+	}
+	record, problems := s.changed(b.app, &d)
+	if len(problems) > 0 {
+		l.refuse(d.ID, problems)
+		return
+	}
+	l.id, l.record = []byte(d.ID), *record
+}
+
+// changed is the record of what a line asks for.
+func (s *Server) changed(app string, d *BulkDevice) (*kgo.Record, message.Problems) {
 	switch d.Op {
 	case "", "put":
-		record, problems := s.registration(app, &d.Device)
-		return record, d.ID, problems
+		return s.registration(app, &d.Device)
 	case "delete":
 		if fault := events.IdentityFault(d.ID); fault != "" {
-			return nil, d.ID, message.Problems{{Field: "id", Text: fault}}
+			return nil, message.Problems{{Field: "id", Text: fault}}
 		}
-		return s.removal(app, d.ID), d.ID, nil
+		return s.removal(app, d.ID), nil
 	}
-	return nil, d.ID, message.Problems{{Field: "op", Text: "must be put or delete"}}
+	return nil, message.Problems{{Field: "op", Text: "must be put or delete"}}
 }

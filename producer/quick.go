@@ -1,92 +1,120 @@
 package producer
 
 import (
+	"bytes"
+	"math"
 	"strconv"
 	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/belfry/belfry/events"
 )
 
-// quick reads the JSON that bulk streams are made of without reflection: they would spend most of their time in
-// encoding/json otherwise. It knows plain texts, plain numbers, true and false, and gives up on all else: escapes,
-// exponents, null, unknown or repeated fields, and whatever is malformed. decodeLine then reads the line and says what is
-// wrong with it, so that there is one judge; a fuzz test compares the two.
+// quick reads the JSON that bulk streams are made of, judges it and writes its record, all from the line's own bytes and
+// into bytes that are used again: encoding/json, structs and package proto would take most of a stream's time. It knows
+// plain texts, plain numbers, true and false, and gives up on all else: escapes, exponents, null, unknown or repeated
+// fields, whatever is malformed, and whatever a field must not be. The slow way then reads the line anew and says what is
+// wrong with it, so that there is one judge; fuzz tests compare the two.
+//
+// What it read points into the line, until it reads the next.
 type quick struct {
-	in string
+	in []byte
 	at int
 	// bad says that it gave up.
-	bad bool
+	bad    bool
+	device quickDevice
+	event  quickEvent
+	// pairs, tags, body and inner are room that is used again.
+	pairs       []pair
+	tags        [][]byte
+	body, inner []byte
 }
 
-// quickDevice fills d from a line. If it returns false, d holds rubbish.
-func quickDevice(line []byte, d *BulkDevice) bool {
-	q := quick{in: string(line)}
-	if !utf8.ValidString(q.in) {
-		return false
-	}
-	q.object(func(name string) {
-		switch name {
-		case "op":
-			q.text(&d.Op)
-		case "id":
-			q.text(&d.ID)
-		case "user":
-			q.text(&d.User)
-		case "platform":
-			q.text(&d.Platform)
-		case "locale":
-			q.text(&d.Locale)
-		case "app_version":
-			q.text(&d.AppVersion)
-		case "time_zone":
-			q.text(&d.TimeZone)
-		case "tags":
-			q.once(d.Tags == nil)
-			d.Tags = []string{}
-			q.list(func() {
-				var tag string
-				q.text(&tag)
-				d.Tags = append(d.Tags, tag)
-			})
-		case "attributes":
-			q.once(d.Attributes == nil)
-			d.Attributes = make(map[string]any, 4)
-			q.object(func(name string) { d.Attributes[name] = q.value() })
-		default:
-			q.target(name, &d.Device)
+// pair is one attribute of a device, or one field of an event.
+type pair struct {
+	name []byte
+	// kind is the number of the field of pb.Value that holds it.
+	kind   protowire.Number
+	text   []byte
+	number float64
+	flag   bool
+}
+
+const (
+	textField   = 1
+	numberField = 2
+	flagField   = 3
+)
+
+// What a byte may be part of. Letters beyond ASCII are left to the slow judges.
+const (
+	inText     = 1 << iota // a JSON text, as it stands there
+	inName                 // what events.NameFault lets pass
+	inIdentity             // what events.IdentityFault lets pass
+	inFCM                  // a registration token
+	inID                   // idRune
+	inTopic                // a bundle id
+	inAnswer               // what stands in an answer without being escaped
+)
+
+var partOf = func() (t [256]byte) {
+	for i := range t {
+		c := byte(i)
+		is := func(what byte, yes bool) {
+			if yes {
+				t[i] |= what
+			}
 		}
-	})
+		printable := c >= ' ' && c <= '~'
+		is(inText, c >= ' ' && c != '"' && c != '\\')
+		is(inName, printable)
+		is(inIdentity, printable && c != '/' && c != '#')
+		is(inFCM, printable && c != ' ')
+		is(inID, c < utf8.RuneSelf && idRune(rune(c)))
+		is(inTopic, c < utf8.RuneSelf && idRune(rune(c)) || c == '.')
+		is(inAnswer, printable && c != '"' && c != '\\')
+	}
+	return t
+}()
+
+// all tells whether every byte of s may be part of what.
+func all(s []byte, what byte) bool {
+	for _, c := range s {
+		if partOf[c]&what == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// named tells whether events.NameFault finds no fault with s.
+func named(s []byte) bool {
+	return len(s) > 0 && len(s) <= events.MaxName && all(s, inName) || events.NameFault(string(s)) == ""
+}
+
+// identity tells whether events.IdentityFault finds no fault with s.
+func identity(s []byte) bool {
+	return len(s) > 0 && len(s) <= events.MaxName && all(s, inIdentity) || events.IdentityFault(string(s)) == ""
+}
+
+// begin takes a line.
+func (q *quick) begin(line []byte) {
+	q.in, q.at, q.bad = line, 0, !utf8.Valid(line)
+	q.pairs, q.tags = q.pairs[:0], q.tags[:0]
+}
+
+// ended tells whether the line was read to its end, and nothing was odd.
+func (q *quick) ended() bool {
 	q.space()
 	return !q.bad && q.at == len(q.in)
 }
 
-// target reads where a device is reached.
-func (q *quick) target(kind string, d *Device) {
-	var fields map[string]*string
-	switch kind {
-	case "apns":
-		q.once(d.APNs == nil)
-		d.APNs = &APNsTarget{}
-		fields = map[string]*string{"token": &d.APNs.Token, "environment": &d.APNs.Environment, "topic": &d.APNs.Topic}
-	case "fcm":
-		q.once(d.FCM == nil)
-		d.FCM = &FCMTarget{}
-		fields = map[string]*string{"token": &d.FCM.Token, "fid": &d.FCM.FID}
-	case "webpush":
-		q.once(d.WebPush == nil)
-		d.WebPush = &WebPushTarget{}
-		fields = map[string]*string{"endpoint": &d.WebPush.Endpoint, "p256dh": &d.WebPush.P256dh, "auth": &d.WebPush.Auth}
-	}
-	q.object(func(name string) {
-		if to := fields[name]; to != nil {
-			q.text(to)
-		} else {
-			q.bad = true
-		}
-	})
-	q.bad = q.bad || fields == nil
-}
-
 // once gives up on a field that is there again.
-func (q *quick) once(first bool) { q.bad = q.bad || !first }
+func (q *quick) once(seen *bool) {
+	q.bad = q.bad || *seen
+	*seen = true
+}
 
 func (q *quick) space() {
 	for q.at < len(q.in) && (q.in[q.at] == ' ' || q.in[q.at] == '\t' || q.in[q.at] == '\r' || q.in[q.at] == '\n') {
@@ -96,7 +124,9 @@ func (q *quick) space() {
 
 // eat takes c, if it is next after space.
 func (q *quick) eat(c byte) bool {
-	q.space()
+	if q.at < len(q.in) && q.in[q.at] != c {
+		q.space()
+	}
 	if q.at < len(q.in) && q.in[q.at] == c {
 		q.at++
 		return true
@@ -108,14 +138,13 @@ func (q *quick) eat(c byte) bool {
 func (q *quick) must(c byte) { q.bad = !q.eat(c) || q.bad }
 
 // object calls field for each field, which reads its value.
-func (q *quick) object(field func(name string)) {
+func (q *quick) object(field func(name []byte)) {
 	q.must('{')
 	for first := true; !q.bad && !q.eat('}'); first = false {
 		if !first {
 			q.must(',')
 		}
-		var name string
-		q.text(&name)
+		name := q.text()
 		q.must(':')
 		if !q.bad {
 			field(name)
@@ -123,69 +152,148 @@ func (q *quick) object(field func(name string)) {
 	}
 }
 
-func (q *quick) list(item func()) {
+// text reads a string without escapes.
+func (q *quick) text() []byte {
+	q.must('"')
+	in := q.in[q.at:]
+	for i, c := range in {
+		if partOf[c]&inText == 0 {
+			q.at += i + 1
+			q.bad = q.bad || c != '"'
+			return in[:i:i]
+		}
+	}
+	q.at, q.bad = len(q.in), true
+	return nil
+}
+
+// only reads a string into a place that must not have been read before. In the line an empty text is not nil.
+func (q *quick) only(to *[]byte) {
+	q.bad = q.bad || *to != nil
+	*to = q.text()
+}
+
+// texts reads a list of strings into q.tags, at most limit.
+func (q *quick) texts(limit int) {
 	q.must('[')
 	for first := true; !q.bad && !q.eat(']'); first = false {
 		if !first {
 			q.must(',')
 		}
-		item()
+		q.tags = append(q.tags, q.text())
+		q.bad = q.bad || len(q.tags) > limit
 	}
 }
 
-// text reads a string without escapes into an empty place: a second one for the same field is odd enough to give up.
-func (q *quick) text(to *string) {
-	q.must('"')
-	for begin := q.at; !q.bad && *to == "" && q.at < len(q.in); q.at++ {
-		switch c := q.in[q.at]; {
-		case c == '"':
-			*to = q.in[begin:q.at]
-			q.at++
-			return
-		case c == '\\' || c < ' ':
-			q.bad = true
+// values reads an object of texts, numbers and booleans into q.pairs, at most limit.
+func (q *quick) values(limit int) {
+	q.object(func(name []byte) {
+		for i := range q.pairs {
+			// The last of them would count.
+			q.bad = q.bad || bytes.Equal(q.pairs[i].name, name)
 		}
-	}
-	q.bad = true
+		p := pair{name: name}
+		q.value(&p)
+		q.pairs = append(q.pairs, p)
+		q.bad = q.bad || len(q.pairs) > limit || !named(name)
+	})
 }
 
 // value reads a text, a number or a boolean.
-func (q *quick) value() any {
+func (q *quick) value(p *pair) {
 	q.space()
-	rest := q.in[q.at:]
-	switch {
-	case rest == "":
-	case rest[0] == '"':
-		var s string
-		q.text(&s)
-		return s
-	case len(rest) >= 4 && rest[:4] == "true":
-		q.at += 4
-		return true
-	case len(rest) >= 5 && rest[:5] == "false":
-		q.at += 5
-		return false
+	switch rest := q.in[q.at:]; {
+	case len(rest) > 0 && rest[0] == '"':
+		p.kind, p.text = textField, q.text()
+	case bytes.HasPrefix(rest, []byte("true")):
+		q.at += len("true")
+		p.kind, p.flag = flagField, true
+	case bytes.HasPrefix(rest, []byte("false")):
+		q.at += len("false")
+		p.kind = flagField
 	default:
-		return q.number()
+		p.kind, p.number = numberField, q.number()
 	}
-	q.bad = true
-	return nil
 }
 
-// number reads digits with perhaps a point between them, and no leading zero.
-func (q *quick) number() any {
-	begin, point := q.at, false
+// number reads digits with perhaps a minus before and a point between them, and no leading zero.
+func (q *quick) number() float64 {
+	begin := q.at
+	if q.at < len(q.in) && q.in[q.at] == '-' {
+		q.at++
+	}
+	first, point := q.at, false
 	for ; q.at < len(q.in); q.at++ {
 		c := q.in[q.at]
-		if c == '.' && !point && q.at > begin {
+		if c == '.' && !point && q.at > first {
 			point = true
 		} else if c < '0' || c > '9' {
 			break
 		}
 	}
-	digits := q.in[begin:q.at]
-	q.bad = q.bad || digits == "" || digits[len(digits)-1] == '.' || digits[0] == '0' && len(digits) > 1 && digits[1] != '.'
-	f, err := strconv.ParseFloat(digits, 64)
+	digits := q.in[first:q.at]
+	if len(digits) == 0 || digits[len(digits)-1] == '.' || digits[0] == '0' && len(digits) > 1 && digits[1] != '.' {
+		q.bad = true
+		return 0
+	}
+	f, err := strconv.ParseFloat(string(q.in[begin:q.at]), 64)
 	q.bad = q.bad || err != nil
 	return f
+}
+
+// appendText appends a field as proto3 does: not at all if it is empty.
+func appendText[T string | []byte](b []byte, field protowire.Number, s T) []byte {
+	if len(s) == 0 {
+		return b
+	}
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+func appendInt(b []byte, field protowire.Number, n int64) []byte {
+	if n == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), uint64(n))
+}
+
+// appendPairs appends the entries of a map<string, Value>.
+func appendPairs(b []byte, field protowire.Number, pairs []pair) []byte {
+	for i := range pairs {
+		p := &pairs[i]
+		value := p.size()
+		b = protowire.AppendTag(b, field, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(2+protowire.SizeBytes(len(p.name))+protowire.SizeBytes(value)))
+		b = appendText(b, 1, p.name)
+		b = protowire.AppendTag(b, 2, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(value))
+		b = p.append(b)
+	}
+	return b
+}
+
+// size is how long append's bytes are.
+func (p *pair) size() int {
+	switch p.kind {
+	case textField:
+		return 1 + protowire.SizeBytes(len(p.text))
+	case numberField:
+		return 1 + protowire.SizeFixed64()
+	}
+	return 2
+}
+
+// append appends a pb.Value. Its kind is a oneof, so what is empty, zero or false is written too.
+func (p *pair) append(b []byte) []byte {
+	switch p.kind {
+	case textField:
+		b = protowire.AppendTag(b, textField, protowire.BytesType)
+		return protowire.AppendBytes(b, p.text)
+	case numberField:
+		b = protowire.AppendTag(b, numberField, protowire.Fixed64Type)
+		return protowire.AppendFixed64(b, math.Float64bits(p.number))
+	}
+	b = protowire.AppendTag(b, flagField, protowire.VarintType)
+	return protowire.AppendVarint(b, protowire.EncodeBool(p.flag))
 }

@@ -37,7 +37,9 @@ type WebPushTarget struct {
 const (
 	minToken    = 8
 	maxToken    = 100
+	maxTopic    = 255
 	maxFCM      = 4096
+	maxFID      = 128
 	maxEndpoint = 2048
 	p256Bytes   = 65
 	authBytes   = 16
@@ -79,7 +81,7 @@ func (a *APNsTarget) proto(f *faults) *pb.ApnsTarget {
 	default:
 		f.add("apns.environment", "must be production or sandbox")
 	}
-	if len(a.Topic) > 255 || strings.ContainsFunc(a.Topic, func(r rune) bool { return !idRune(r) && r != '.' }) {
+	if len(a.Topic) > maxTopic || strings.ContainsFunc(a.Topic, func(r rune) bool { return !idRune(r) && r != '.' }) {
 		f.add("apns.topic", "must be a bundle id: letters, digits, - and ., at most 255")
 	}
 	return t
@@ -91,7 +93,7 @@ func (c *FCMTarget) proto(f *faults) *pb.FcmTarget {
 		f.add("fcm", "must have exactly one of token and fid")
 	case len(c.Token) > maxFCM || strings.ContainsFunc(c.Token, func(r rune) bool { return r <= ' ' || r > '~' }):
 		f.add("fcm.token", fmt.Sprintf("must be printable ASCII without spaces, at most %d bytes", maxFCM))
-	case len(c.FID) > 128 || strings.ContainsFunc(c.FID, func(r rune) bool { return !idRune(r) }):
+	case len(c.FID) > maxFID || strings.ContainsFunc(c.FID, func(r rune) bool { return !idRune(r) }):
 		f.add("fcm.fid", "must be letters, digits, - and _, at most 128")
 	}
 	return &pb.FcmTarget{Token: c.Token, Fid: c.FID}

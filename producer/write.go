@@ -66,7 +66,8 @@ func (w *writer) write(ctx context.Context, records ...*kgo.Record) error {
 	var mu sync.Mutex
 	left, failed := len(records), error(nil)
 	for _, r := range records {
-		w.produce(r, func(err error) {
+		w.produce(r, func(r *kgo.Record, err error) {
+			err = w.note(r, err)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil && failed == nil {
@@ -88,15 +89,20 @@ func (w *writer) write(ctx context.Context, records ...*kgo.Record) error {
 	}
 }
 
-// produce writes one record and calls back, in the order of a partition's records.
-func (w *writer) produce(r *kgo.Record, done func(error)) {
-	w.client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
-		w.failing.Store(err != nil)
-		if err != nil {
-			err = fmt.Errorf("write to %s: %w", r.Topic, err)
-		}
-		done(err)
-	})
+// produce writes one record and calls back, in the order of a partition's records. done begins with note.
+func (w *writer) produce(r *kgo.Record, done func(*kgo.Record, error)) {
+	w.client.Produce(context.Background(), r, done)
+}
+
+// note remembers whether Kafka takes records, and names the topic of one that it did not take.
+func (w *writer) note(r *kgo.Record, err error) error {
+	if failed := err != nil; w.failing.Load() != failed {
+		w.failing.Store(failed)
+	}
+	if err != nil {
+		return fmt.Errorf("write to %s: %w", r.Topic, err)
+	}
+	return nil
 }
 
 // close gives what is buffered the time that a record has, and ends the client.
