@@ -433,16 +433,3 @@ func TestRefusedBeforeSending(t *testing.T) {
 		})
 	}
 }
-
-func BenchmarkEncode(b *testing.B) {
-	p := provider(b, config(b, "", nil))
-	m := compile(b, &pb.Message{Content: &pb.Content{Title: "Hi {{ attributes.name }}", Body: "Your order is on its way"}, Data: map[string]string{"order": "12"}})
-	d := delivery()
-	r := &senders.Request{}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := p.Encode(r, d, m, now); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
