@@ -19,11 +19,13 @@ func AppendID(dst []byte, d *pb.Delivery) ([]byte, error) {
 	if len(id) != 16 {
 		return dst, Refuse("bad-delivery", "the delivery's id is not 16 bytes")
 	}
-	dst = hex.AppendEncode(dst, id[:4])
-	for i := 4; i < 10; i += 2 {
-		dst = hex.AppendEncode(append(dst, '-'), id[i:i+2])
-	}
-	return hex.AppendEncode(append(dst, '-'), id[10:]), nil
+	var h [32]byte
+	hex.Encode(h[:], id)
+	dst = append(append(dst, h[:8]...), '-')
+	dst = append(append(dst, h[8:12]...), '-')
+	dst = append(append(dst, h[12:16]...), '-')
+	dst = append(append(dst, h[16:20]...), '-')
+	return append(dst, h[20:]...), nil
 }
 
 // ID is AppendID's text by itself.
