@@ -11,7 +11,7 @@ import (
 // BenchmarkSend is one push at a time, to a server that does not decrypt.
 func BenchmarkSend(b *testing.B) {
 	s := exchangetest.Serve(b, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) })
-	p := serving(b, s)
+	p := serving(b, config(), s)
 	m := compile(b, &pb.Message{Content: &pb.Content{Title: "Hi {{ attributes.name }}"}})
 	d := delivery(s.URL + "/x")
 	b.ReportAllocs()

@@ -16,7 +16,9 @@ import (
 
 // TestConformance has one case for each row of provider-semantics 2.3 and what it says of single vendors, answered by a
 // server over HTTP/2.
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { eachTransport(t, testConformance) }
+
+func testConformance(t *testing.T, c Config) {
 	drop := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED}
 	gone := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED}
 	accepted := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}
@@ -87,7 +89,7 @@ func TestConformance(t *testing.T) {
 					t.Errorf("a redirect to %s was followed", r.URL.Path)
 				}
 			})
-			p, m := serving(t, s), compile(t, &pb.Message{})
+			p, m := serving(t, c, s), compile(t, &pb.Message{})
 			switch tt.before {
 			case success, twice:
 				send(t, p, delivery(s.URL+"/good"), m)

@@ -157,10 +157,14 @@ func plainHost(host string) bool {
 // errPrivate is what a dial to an address that is not public fails with.
 var errPrivate = errors.New("the endpoint's host resolves to an address that is not public, and is not in allow_hosts")
 
+// free dials any address, guarded only those that are public.
+var (
+	free    = &net.Dialer{Timeout: 10 * time.Second}
+	guarded = &net.Dialer{Timeout: 10 * time.Second, Control: onlyPublic}
+)
+
 // transport speaks HTTP/2, or HTTP/1.1 to services that are run by their users. No proxy: it would resolve names itself.
 func (a allowed) transport(config *tls.Config) *http.Transport {
-	free := &net.Dialer{Timeout: 10 * time.Second}
-	guarded := &net.Dialer{Timeout: 10 * time.Second, Control: onlyPublic}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if a[strings.ToLower(addr)] {

@@ -105,11 +105,15 @@ func FuzzEndpoint(f *testing.F) {
 
 // A name may mean one address when it is checked and another when it is used: what counts is the address dialled.
 func TestANameThatLeadsInsideIsNotDialled(t *testing.T) {
+	eachTransport(t, testANameThatLeadsInsideIsNotDialled)
+}
+
+func testANameThatLeadsInsideIsNotDialled(t *testing.T, c Config) {
 	reached := false
 	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true }))
 	t.Cleanup(s.Close)
 	_, port, _ := strings.Cut(strings.TrimPrefix(s.URL, "https://"), ":")
-	p := provider(t, config())
+	p := provider(t, c)
 	v := send(t, p, delivery("https://localhost:"+port+"/x"), compile(t, &pb.Message{}))
 	want := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "private-address"}
 	if v != want || reached {
@@ -117,10 +121,11 @@ func TestANameThatLeadsInsideIsNotDialled(t *testing.T) {
 	}
 }
 
-func TestAllowedHostInPlainHTTP(t *testing.T) {
+func TestAllowedHostInPlainHTTP(t *testing.T) { eachTransport(t, testAllowedHostInPlainHTTP) }
+
+func testAllowedHostInPlainHTTP(t *testing.T, c Config) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) }))
 	t.Cleanup(s.Close)
-	c := config()
 	c.AllowHosts = []string{strings.TrimPrefix(s.URL, "http://")}
 	if v := send(t, provider(t, c), delivery(s.URL+"/x"), compile(t, &pb.Message{})); v.Outcome != pb.Outcome_OUTCOME_ACCEPTED {
 		t.Errorf("got %+v", v)

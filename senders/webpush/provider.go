@@ -33,6 +33,8 @@ type Config struct {
 	// because Mozilla takes no more than about 2.7 kB for Firefox on phones, and because each byte costs the sender, the
 	// push service and the phone.
 	Padding int
+	// Wire has package wire carry what it can, and Belfry encrypt; else webpush-go and net/http do both.
+	Wire bool
 }
 
 const defaultPadding = 256
@@ -40,6 +42,7 @@ const defaultPadding = 256
 // Provider sends the deliveries of every app that has VAPID keys.
 type Provider struct {
 	apps    map[string]*app
+	sealers *sealers
 	history exchange.History
 }
 
@@ -52,13 +55,15 @@ type app struct {
 	origins *origins
 	client  *exchange.Client
 	library *http.Client
+	// clients are nil where the library carries all.
+	clients *clients
 	// padding is in bytes, see Config.
 	padding int
 }
 
 // New makes the provider. It needs no network. The error names every app whose configuration is wrong.
 func New(apps map[string]Config, _ *slog.Logger) (*Provider, error) {
-	p := &Provider{apps: make(map[string]*app, len(apps))}
+	p := &Provider{apps: make(map[string]*app, len(apps)), sealers: newSealers()}
 	var faults []error
 	for name, c := range apps {
 		a, err := newApp(c)
@@ -85,6 +90,9 @@ func newApp(c Config) (*app, error) {
 	}
 	a.client = exchange.NewClient(func() *http.Transport { return a.allow.transport(config) }, exchange.Never)
 	a.library = a.client.HTTP()
+	if c.Wire {
+		a.clients = newClients(a.allow, config)
+	}
 	return a, nil
 }
 
@@ -122,11 +130,25 @@ func (p *Provider) resolve(d *pb.Delivery) (where senders.Destination, origin, p
 // Refresh implements senders.Provider. VAPID needs none: a refused header is not used again (see Send).
 func (p *Provider) Refresh(senders.Destination) {}
 
-// Run implements senders.Provider.
+// Send implements senders.Provider.
+func (p *Provider) Send(batch []*senders.Request) {
+	a := p.apps[batch[0].Destination.App]
+	if a.clients != nil {
+		a.pipe(batch, p.sealers)
+		return
+	}
+	a.client.Carry(batch, a.post)
+}
+
+// Run implements senders.Provider. When ctx is done it ends what is in flight.
 func (p *Provider) Run(ctx context.Context) error {
 	<-ctx.Done()
+	p.sealers.close()
 	for _, a := range p.apps {
 		a.client.Close()
+		if a.clients != nil {
+			a.clients.close()
+		}
 	}
 	return nil
 }

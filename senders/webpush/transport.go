@@ -16,13 +16,7 @@ import (
 	"github.com/belfry/belfry/senders/webpush/encrypt"
 )
 
-// Send implements senders.Provider: webpush-go encrypts and signs.
-func (p *Provider) Send(batch []*senders.Request) {
-	a := p.apps[batch[0].Destination.App]
-	a.client.Carry(batch, a.post)
-}
-
-// post is one request by webpush-go.
+// post is one request by webpush-go, which encrypts and signs.
 func (a *app) post(ctx context.Context, x *exchange.Exchange, r *senders.Request) error {
 	// The library signs each request anew.
 	authorization, err := a.vapid.authorization(r.Origin, time.Now())

@@ -97,12 +97,23 @@ func provider(t testing.TB, c Config) *Provider {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = p.Run(t.Context()) }) // whose context is done: it closes
 	return p
 }
 
+// eachTransport runs a test of what must be the same by the library and by wire.
+func eachTransport(t *testing.T, test func(t *testing.T, c Config)) {
+	for name, wire := range map[string]bool{"library": false, "wire": true} {
+		t.Run(name, func(t *testing.T) {
+			c := config()
+			c.Wire = wire
+			test(t, c)
+		})
+	}
+}
+
 // serving is a provider that may ask the test's own server.
-func serving(t testing.TB, s *exchangetest.Server) *Provider {
-	c := config()
+func serving(t testing.TB, c Config, s *exchangetest.Server) *Provider {
 	c.AllowHosts, c.CA = []string{strings.TrimPrefix(s.URL, "https://")}, s.CA
 	return provider(t, c)
 }
@@ -160,7 +171,9 @@ func (b browser) decrypt(body []byte) ([]byte, error) {
 	return plain[:len(plain)-1], nil
 }
 
-func TestWhatGoesOnTheWire(t *testing.T) {
+func TestWhatGoesOnTheWire(t *testing.T) { eachTransport(t, testWhatGoesOnTheWire) }
+
+func testWhatGoesOnTheWire(t *testing.T, c Config) {
 	type seen struct {
 		header http.Header
 		body   []byte
@@ -172,7 +185,7 @@ func TestWhatGoesOnTheWire(t *testing.T) {
 		got = append(got, seen{r.Header, b, r.URL.RequestURI()})
 		w.WriteHeader(http.StatusCreated)
 	})
-	p := serving(t, s)
+	p := serving(t, c, s)
 	m := compile(t, &pb.Message{
 		Content: &pb.Content{Title: "Hi {{ attributes.name }}", Body: "a < b", Image: "https://i.example/x", Link: "https://e.example/?a=1&b=2"},
 		Data:    map[string]string{"k": "v"},
@@ -237,13 +250,15 @@ func TestEndpointIsSentCanonical(t *testing.T) {
 	}
 }
 
-func TestARefusedHeaderIsSignedAnew(t *testing.T) {
+func TestARefusedHeaderIsSignedAnew(t *testing.T) { eachTransport(t, testARefusedHeaderIsSignedAnew) }
+
+func testARefusedHeaderIsSignedAnew(t *testing.T, c Config) {
 	var headers []string
 	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		headers = append(headers, r.Header.Get("Authorization"))
 		w.WriteHeader(http.StatusForbidden)
 	})
-	p, m := serving(t, s), compile(t, &pb.Message{})
+	p, m := serving(t, c, s), compile(t, &pb.Message{})
 	send(t, p, delivery(s.URL+"/a"), m)
 	send(t, p, delivery(s.URL+"/a"), m)
 	if headers[0] == headers[1] {
@@ -252,6 +267,10 @@ func TestARefusedHeaderIsSignedAnew(t *testing.T) {
 }
 
 func TestPaddingHidesLengthWithoutFillingUp(t *testing.T) {
+	eachTransport(t, testPaddingHidesLengthWithoutFillingUp)
+}
+
+func testPaddingHidesLengthWithoutFillingUp(t *testing.T, c Config) {
 	var sizes []int
 	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
@@ -262,7 +281,7 @@ func TestPaddingHidesLengthWithoutFillingUp(t *testing.T) {
 		sizes = append(sizes, len(b))
 		w.WriteHeader(http.StatusCreated)
 	})
-	p := serving(t, s)
+	p := serving(t, c, s)
 	empty, err := exchangetest.Encode(p, delivery(s.URL), compile(t, &pb.Message{Content: &pb.Content{Title: "x"}}), now)
 	if err != nil {
 		t.Fatal(err)
@@ -275,7 +294,9 @@ func TestPaddingHidesLengthWithoutFillingUp(t *testing.T) {
 	}
 }
 
-func TestPaddingIsChosen(t *testing.T) {
+func TestPaddingIsChosen(t *testing.T) { eachTransport(t, testPaddingIsChosen) }
+
+func testPaddingIsChosen(t *testing.T, c Config) {
 	var size int
 	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
@@ -284,9 +305,8 @@ func TestPaddingIsChosen(t *testing.T) {
 	})
 	m := compile(t, &pb.Message{Content: &pb.Content{Title: strings.Repeat("x", 200)}})
 	for _, padding := range []int{1, 1000, 4096} {
-		c := config()
-		c.AllowHosts, c.CA, c.Padding = []string{strings.TrimPrefix(s.URL, "https://")}, s.CA, padding
-		p := provider(t, c)
+		c.Padding = padding
+		p := serving(t, c, s)
 		r, err := exchangetest.Encode(p, delivery(s.URL), m, now)
 		if err != nil {
 			t.Fatal(err)
