@@ -14,7 +14,7 @@ import (
 )
 
 func FuzzString(f *testing.F) {
-	for _, s := range []string{"", "plain", "a\"b\\c\n\t\x00\x1f", "é 漢 🎉", "\xff\xfe cut \xe2\x82", "\u2028<&>"} {
+	for _, s := range []string{"", "plain", "a\"b\\c\n\t\x00\x1f", "é 漢 🎉", "\xff\xfe cut \xe2\x82", "\u2028<&>", "0123456789\"abcdef", "plain\x1fplain\x7f~ !"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -30,6 +30,22 @@ func FuzzString(f *testing.F) {
 			t.Errorf("%q came back as %q, want %q", s, got, want)
 		}
 	})
+}
+
+// Every byte at every place of a word.
+func TestStringByWords(t *testing.T) {
+	for c := range 256 {
+		for at := range 8 {
+			s := strings.Repeat("x", at) + string([]byte{byte(c)}) + strings.Repeat("x", 15-at)
+			var got string
+			if err := json.Unmarshal(AppendString(nil, s), &got); err != nil || got != strings.ToValidUTF8(s, "\ufffd") {
+				t.Errorf("byte %#x at %d: %q, %v", c, at, got, err)
+			}
+			if plain := c >= ' ' && c < 0x80 && c != '"' && c != '\\'; plain8(s) != plain {
+				t.Errorf("byte %#x at %d is plain: %v", c, at, !plain)
+			}
+		}
+	}
 }
 
 func TestLay(t *testing.T) {
