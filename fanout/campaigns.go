@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,9 +36,12 @@ type campaign struct {
 
 // recipe is what expanding a campaign takes.
 type recipe struct {
-	message *message.Compiled
 	// filter is nil for an audience that is not one.
 	filter *registry.Filter
+	// wanted is what filter and message look at in a device.
+	wanted registry.Wanted
+	// variables are those that the message names.
+	variables []variable
 }
 
 func newCampaigns(k *stream.Kafka) *campaigns {
@@ -75,10 +80,17 @@ func compile(c *pb.Campaign) (*recipe, error) {
 	if err != nil {
 		return nil, fmt.Errorf("message: %w", err)
 	}
-	r := &recipe{message: m}
+	r := &recipe{}
 	if source := c.Audience.GetFilter(); source != "" {
 		if r.filter, err = registry.CompileFilter(source); err != nil {
 			return nil, fmt.Errorf("audience.filter: %w", err)
+		}
+		r.wanted = r.filter.Wanted()
+	}
+	for _, name := range m.Names() {
+		r.variables = append(r.variables, newVariable(name))
+		if a, ok := strings.CutPrefix(name, message.Attributes); ok && !slices.Contains(r.wanted.Attributes, a) {
+			r.wanted.Attributes = append(r.wanted.Attributes, a)
 		}
 	}
 	return r, nil

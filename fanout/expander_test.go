@@ -88,16 +88,16 @@ func BenchmarkExpandDevice(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	all := devices("shop", 5000)
+	d := phone(0)
+	target := encoded(b, d.Target)
+	x := newExpansion(c, r, apns, epoch)
 	b.ReportAllocs()
 	for b.Loop() {
-		x := expansion{campaign: c, recipe: r, platform: apns, now: epoch, seen: make(map[string]struct{}, len(all))}
-		for _, d := range all {
-			d.Platform = apns
-			if err := x.add(d); err != nil {
-				b.Fatal(err)
-			}
+		if err := x.add(d, target); err != nil {
+			b.Fatal(err)
+		}
+		if len(x.outs) == chunkDevices {
+			x.outs = x.outs[:0]
 		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(all)), "ns/device")
 }

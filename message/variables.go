@@ -13,7 +13,7 @@ import (
 func Variables(names []string, d *pb.Device, extra map[string]string) map[string]string {
 	var out map[string]string
 	for _, name := range names {
-		v := variable(name, d)
+		v := Variable(name, d)
 		if v == "" {
 			v = extra[name]
 		}
@@ -28,7 +28,11 @@ func Variables(names []string, d *pb.Device, extra map[string]string) map[string
 	return out
 }
 
-func variable(name string, d *pb.Device) string {
+// Attributes is before the name of a device's attribute where a template names it.
+const Attributes = "attributes."
+
+// Variable is what a name of Names says of a device, or "".
+func Variable(name string, d *pb.Device) string {
 	switch name {
 	case "device.id":
 		return d.GetId()
@@ -41,7 +45,7 @@ func variable(name string, d *pb.Device) string {
 	case "app_version":
 		return d.GetAppVersion()
 	}
-	if key, ok := strings.CutPrefix(name, "attributes."); ok {
+	if key, ok := strings.CutPrefix(name, Attributes); ok {
 		return Text(d.GetAttributes()[key])
 	}
 	return ""

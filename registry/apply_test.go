@@ -149,7 +149,7 @@ func checkModel(t *testing.T, rt *rapid.T, g *registry.Registry, model map[strin
 		var n uint64
 		for _, id := range []string{"a", "b", "c"} {
 			shard := schemas.Shard(id)
-			err := g.Scan(t.Context(), "shop", p, shard, shard+1, func(*pb.Device) error { n++; return nil })
+			err := g.Scan(t.Context(), "shop", p, shard, shard+1, registry.Wanted{}, func(*registry.Row) error { n++; return nil })
 			if err != nil {
 				rt.Fatal(err)
 			}

@@ -43,7 +43,7 @@ func BenchmarkScan(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n := 0
-		if err := g.Scan(b.Context(), "shop", apns, 0, schemas.Shards, func(*pb.Device) error { n++; return nil }); err != nil {
+		if err := g.Scan(b.Context(), "shop", apns, 0, schemas.Shards, registry.Wanted{}, func(*registry.Row) error { n++; return nil }); err != nil {
 			b.Fatal(err)
 		}
 		if n != population {

@@ -3,6 +3,7 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
@@ -24,7 +25,8 @@ const (
 
 // Filter is an audience's expression, compiled. Safe for concurrent use.
 type Filter struct {
-	match condition
+	match  condition
+	wanted Wanted
 }
 
 // condition is a part of an expression that is true or false of a device.
@@ -55,11 +57,14 @@ func CompileFilter(source string) (*Filter, error) {
 		}
 		return nil, placed(err)
 	}
-	return &Filter{match: match}, nil
+	return &Filter{match: match, wanted: c.wanted}, nil
 }
 
 // Match tells whether the expression is true of d.
 func (f *Filter) Match(d *pb.Device) (bool, error) { return f.match(d), nil }
+
+// Wanted is what Match looks at.
+func (f *Filter) Wanted() Wanted { return f.wanted }
 
 // grammar is expr's, without the functions it brings.
 func grammar() *conf.Config {
@@ -101,6 +106,14 @@ func show(n ast.Node) string {
 type filterCompiler struct {
 	// patternInsts is what the regular expressions so far compile to.
 	patternInsts int
+	// wanted is what the conditions so far look at.
+	wanted Wanted
+}
+
+func (c *filterCompiler) attribute(name string) {
+	if !slices.Contains(c.wanted.Attributes, name) {
+		c.wanted.Attributes = append(c.wanted.Attributes, name)
+	}
 }
 
 func (c *filterCompiler) condition(n ast.Node) (condition, error) {

@@ -69,7 +69,7 @@ func (c *filterCompiler) value(n ast.Node) (operand, error) {
 	case *ast.IdentifierNode:
 		return field(n)
 	case *ast.MemberNode:
-		return member(n)
+		return c.member(n)
 	case *ast.CallNode:
 		return c.call(n)
 	case *ast.BuiltinNode:
@@ -91,13 +91,14 @@ func field(n *ast.IdentifierNode) (operand, error) {
 	return operand{}, faultf(n, "%s is unknown; known are %s", show(n), fieldNames)
 }
 
-func member(n *ast.MemberNode) (operand, error) {
+func (c *filterCompiler) member(n *ast.MemberNode) (operand, error) {
 	base, ok := n.Node.(*ast.IdentifierNode)
 	key, constant := n.Property.(*ast.StringNode)
 	if !ok || base.Value != "attributes" || !constant {
 		return operand{}, faultf(n, `%s cannot stand here; only attributes have parts, as attributes.level or attributes["level"]`, show(n))
 	}
 	name := key.Value
+	c.attribute(name)
 	return operand{kind: anyKind, get: func(d *pb.Device) value { return attribute(d, name) }}, nil
 }
 

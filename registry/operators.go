@@ -101,12 +101,14 @@ func (c *filterCompiler) membership(n *ast.BinaryNode) (condition, error) {
 	name, ok := n.Right.(*ast.IdentifierNode)
 	switch {
 	case ok && name.Value == "tags" && (l.kind == text || l.kind == anyKind):
+		c.wanted.Tags = true
 		return func(d *pb.Device) bool {
 			v := l.get(d)
 			return v.kind == text && slices.Contains(d.Tags, v.text)
 		}, nil
 	case ok && name.Value == "attributes" && l.constant != nil && l.kind == text:
 		key := l.constant.text
+		c.attribute(key)
 		return func(d *pb.Device) bool { return attribute(d, key).kind != missing }, nil
 	}
 	return nil, faultf(n, `"in" takes a list of constants, as in locale in ["fr", "de"]; tags, as in "beta" in tags; or attributes, as in "level" in attributes`)

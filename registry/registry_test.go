@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -119,11 +120,12 @@ func TestScanMeetsEachDeviceOnce(t *testing.T) {
 		got := map[string]int{}
 		for first := uint32(0); first < schemas.Shards; first += 1000 {
 			end := min(first+1000, schemas.Shards)
-			err := g.Scan(t.Context(), "shop", apns, first, end, func(d *pb.Device) error {
+			err := g.Scan(t.Context(), "shop", apns, first, end, registry.Wanted{}, func(r *registry.Row) error {
+				d := &r.Device
 				if s := schemas.Shard(d.Id); s < first || s >= end {
 					t.Errorf("device of shard %d in [%d, %d)", s, first, end)
 				}
-				got[d.Id]++
+				got[strings.Clone(d.Id)]++
 				return nil
 			})
 			if err != nil {
@@ -143,12 +145,12 @@ func TestScanEndsWithItsCaller(t *testing.T) {
 	}
 	g := registrytest.Registry(t, registrytest.Redis(t), devices...)
 	enough := errors.New("enough")
-	if err := g.Scan(t.Context(), "shop", apns, 0, schemas.Shards, func(*pb.Device) error { return enough }); !errors.Is(err, enough) {
+	if err := g.Scan(t.Context(), "shop", apns, 0, schemas.Shards, registry.Wanted{}, func(*registry.Row) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("a scan whose function failed: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	met := 0
-	err := g.Scan(ctx, "shop", apns, 0, schemas.Shards, func(*pb.Device) error {
+	err := g.Scan(ctx, "shop", apns, 0, schemas.Shards, registry.Wanted{}, func(*registry.Row) error {
 		met++
 		cancel()
 		return nil
@@ -159,7 +161,7 @@ func TestScanEndsWithItsCaller(t *testing.T) {
 	if met == len(devices) {
 		t.Error("it went on to the end")
 	}
-	if err := g.Scan(t.Context(), "shop", apns, 5, 5, func(*pb.Device) error { return enough }); err != nil {
+	if err := g.Scan(t.Context(), "shop", apns, 5, 5, registry.Wanted{}, func(*registry.Row) error { return enough }); err != nil {
 		t.Errorf("a scan of no shard: %v", err)
 	}
 }
@@ -169,14 +171,14 @@ func TestReadsFailUntilBuilt(t *testing.T) {
 	registrytest.Each(t, func(t *testing.T, r *registry.Redis) {
 		ctx := t.Context()
 		g := registry.New(r)
-		nothing := func(*pb.Device) error { return nil }
+		nothing := func(*registry.Row) error { return nil }
 		for name, read := range map[string]func() error{
 			"Get":          func() error { _, err := g.Get(ctx, "shop", "d"); return err },
 			"Devices":      func() error { _, err := g.Devices(ctx, "shop", []string{"d"}); return err },
 			"UserDevices":  func() error { _, err := g.UserDevices(ctx, "shop", "u"); return err },
 			"ShardSizes":   func() error { _, err := g.ShardSizes(ctx, "shop", apns); return err },
 			"CountDevices": func() error { _, err := g.CountDevices(ctx, "shop"); return err },
-			"Scan":         func() error { return g.Scan(ctx, "shop", apns, 0, schemas.Shards, nothing) },
+			"Scan":         func() error { return g.Scan(ctx, "shop", apns, 0, schemas.Shards, registry.Wanted{}, nothing) },
 		} {
 			if err := read(); !errors.Is(err, registry.ErrNotBuilt) {
 				t.Errorf("%s on an empty Redis: %v", name, err)
@@ -188,7 +190,7 @@ func TestReadsFailUntilBuilt(t *testing.T) {
 func TestScanNoticesThatItsViewWasReplaced(t *testing.T) {
 	r := registrytest.Redis(t)
 	g := registrytest.Registry(t, r, device("a", apns))
-	err := g.Scan(t.Context(), "shop", apns, 0, schemas.Shards, func(*pb.Device) error { return nil })
+	err := g.Scan(t.Context(), "shop", apns, 0, schemas.Shards, registry.Wanted{}, func(*registry.Row) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +200,7 @@ func TestScanNoticesThatItsViewWasReplaced(t *testing.T) {
 	}
 	registrytest.Put(t, g, devices...)
 	replaced := false
-	err = g.Scan(t.Context(), "shop", apns, 0, schemas.Shards, func(*pb.Device) error {
+	err = g.Scan(t.Context(), "shop", apns, 0, schemas.Shards, registry.Wanted{}, func(*registry.Row) error {
 		if !replaced {
 			replaced = true
 			// Another Redis, as far as readers can tell: what a restart without memory and a rebuild leave.

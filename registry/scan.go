@@ -10,9 +10,8 @@ import (
 )
 
 const (
-	// scanBatch is how many devices one fetch brings, about, and scanAhead how many fetches lie ready for fn: with them
-	// a scan holds some 5 MB.
-	scanBatch = 4096
+	// scanBatch is how many devices one fetch brings, about, and scanAhead how many fetches lie ready for fn.
+	scanBatch = 1024
 	scanAhead = 2
 	// A shard above wholeShard is read in pieces of scanPiece, so that neither Redis nor we hold it at once.
 	wholeShard = 4096
@@ -20,34 +19,36 @@ const (
 )
 
 // Scan calls fn with each of an app's devices of one platform in the shards [first, end), in no order, in bounded memory,
-// reading ahead while fn works. A device that is there from beginning to end is met, and met once. It is fn's to keep. It
-// ends with fn's first error, or with ErrNotBuilt when the view was replaced meanwhile: then what was seen may be a part.
-func (g *Registry) Scan(ctx context.Context, app string, p pb.Platform, first, end uint32, fn func(*pb.Device) error) error {
+// reading ahead while fn works. A device that is there from beginning to end is met, and met once. It ends with fn's first
+// error, or with ErrNotBuilt when the view was replaced meanwhile: then what was seen may be a part.
+func (g *Registry) Scan(ctx context.Context, app string, p pb.Platform, first, end uint32, w Wanted, fn func(*Row) error) error {
 	if first >= end {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := scan{g: g, app: app, platform: p, first: first, end: end, batches: make(chan []string, scanAhead)}
+	s := scan{g: g, app: app, platform: p, first: first, end: end, pages: make(chan *page, scanAhead)}
 	fetched := make(chan error, 1)
 	go func() {
-		defer close(s.batches)
+		defer close(s.pages)
 		fetched <- s.fetch(ctx)
 	}()
 	defer func() {
 		cancel()
-		for range s.batches { // the fetcher is gone when this ends
+		for range s.pages { // the fetcher is gone when this ends
 		}
 	}()
-	for values := range s.batches {
-		for _, v := range values {
-			d := new(pb.Device)
-			if err := decodeDevice(v, d); err != nil {
-				return fmt.Errorf("scan devices of %s: %w", app, err)
-			}
-			if err := fn(d); err != nil {
-				return err
-			}
+	row := newRow(w)
+	each := func(value []byte) error {
+		if err := row.decode(value); err != nil {
+			return fmt.Errorf("scan devices of %s: %w", app, err)
 		}
+		return fn(row)
+	}
+	for page := range s.pages {
+		if err := page.each(each); err != nil {
+			return err
+		}
+		page.free()
 	}
 	if err := <-fetched; err != nil {
 		return fmt.Errorf("scan devices of %s: %w", app, err)
@@ -61,7 +62,7 @@ type scan struct {
 	app        string
 	platform   pb.Platform
 	first, end uint32
-	batches    chan []string
+	pages      chan *page
 }
 
 func (s *scan) fetch(ctx context.Context) error {
@@ -72,12 +73,12 @@ func (s *scan) fetch(ctx context.Context) error {
 	var small []string // keys that go into the next pipeline
 	var waiting uint32 // devices under them
 	flush := func() error {
-		values, err := s.whole(ctx, small)
+		page, err := s.whole(ctx, small)
 		if err != nil {
 			return err
 		}
 		small, waiting = small[:0], 0
-		return s.give(ctx, values)
+		return s.give(ctx, page)
 	}
 	for i, n := range sizes {
 		key := s.g.shardKey(s.app, s.first+uint32(i), s.platform)
@@ -106,12 +107,9 @@ func (s *scan) fetch(ctx context.Context) error {
 	return err
 }
 
-func (s *scan) give(ctx context.Context, values []string) error {
-	if len(values) == 0 {
-		return nil
-	}
+func (s *scan) give(ctx context.Context, p *page) error {
 	select {
-	case s.batches <- values:
+	case s.pages <- p:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -119,26 +117,32 @@ func (s *scan) give(ctx context.Context, values []string) error {
 }
 
 // whole reads shards in one round trip. The values suffice: a device names itself.
-func (s *scan) whole(ctx context.Context, keys []string) ([]string, error) {
+func (s *scan) whole(ctx context.Context, keys []string) (*page, error) {
+	p := pages.Get().(*page)
 	if len(keys) == 0 {
-		return nil, nil
+		return p, nil
 	}
 	pipe := s.g.redis.Pipeline()
-	cmds := make([]*redis.StringSliceCmd, len(keys))
-	for i, k := range keys {
-		cmds[i] = pipe.HVals(ctx, k)
+	for _, k := range keys {
+		// A writer for each: a cluster's nodes answer side by side.
+		_ = pipe.Process(ctx, redis.NewRawWriteToCmd(ctx, p.next(), "hvals", k))
 	}
 	if err := exec(ctx, pipe); err != nil {
 		return nil, err
 	}
-	if len(cmds) == 1 {
-		return cmds[0].Val(), nil
+	for i, r := range p.replies[:p.n] {
+		if !r.refused() {
+			continue
+		}
+		// The library did not look at the answer, which may be a cluster's word that the shard has moved. Now it does.
+		values, err := s.g.redis.HVals(ctx, keys[i]).Result()
+		if err != nil {
+			return nil, fmt.Errorf("redis: %w", err)
+		}
+		p.values = append(p.values, values...)
+		r.buf = append(r.buf[:0], "*0\r\n"...)
 	}
-	values := make([]string, 0, scanBatch)
-	for _, c := range cmds {
-		values = append(values, c.Val()...)
-	}
-	return values, nil
+	return p, nil
 }
 
 // pieces reads a large shard bit by bit. Redis may give a field twice while the hash grows or shrinks.
@@ -149,14 +153,14 @@ func (s *scan) pieces(ctx context.Context, key string) error {
 		if err != nil {
 			return fmt.Errorf("redis: %w", err)
 		}
-		values := make([]string, 0, len(pairs)/2)
+		p := pages.Get().(*page)
 		for i := 0; i+1 < len(pairs); i += 2 {
 			if _, twice := seen[pairs[i]]; !twice {
 				seen[pairs[i]] = struct{}{}
-				values = append(values, pairs[i+1])
+				p.values = append(p.values, pairs[i+1])
 			}
 		}
-		if err := s.give(ctx, values); err != nil {
+		if err := s.give(ctx, p); err != nil {
 			return err
 		}
 		if cursor = next; cursor == 0 {

@@ -26,17 +26,12 @@ func Shard(device string) uint32 { return uint32(xxhash.Sum64String(device) % Sh
 // DeliveryID is a UUIDv8 (RFC 9562 section 5.8) of hash(run, device, step). run is a campaign's id, or for a
 // transactional message that message's id, prefixed with its app by the caller's key scheme "app/run".
 func DeliveryID(app, run, device string, step uint32) [16]byte {
-	h := sha256.New()
-	var n [4]byte
-	for _, s := range []string{app, run, device} {
-		binary.BigEndian.PutUint32(n[:], uint32(len(s)))
-		h.Write(n[:])
-		h.Write([]byte(s))
+	b := make([]byte, 0, 256) // of four names as long as they may be; on the stack
+	for _, s := range [...]string{app, run, device} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
 	}
-	binary.BigEndian.PutUint32(n[:], step)
-	h.Write(n[:])
-	var sum [sha256.Size]byte
-	h.Sum(sum[:0])
+	sum := sha256.Sum256(binary.BigEndian.AppendUint32(b, step))
 	id := [16]byte(sum[:16])
 	id[6] = id[6]&0x0f | 0x80
 	id[8] = id[8]&0x3f | 0x80
