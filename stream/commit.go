@@ -226,14 +226,13 @@ func (s *session) transact(ctx context.Context, snap *snapshot) (ended bool, err
 
 func (s *session) produce(ctx context.Context, snap *snapshot) error {
 	var first firstError
-	for i := range snap.parts {
-		snap.parts[i].out.produce(s.k, func(r *kgo.Record) {
-			s.writer.Produce(ctx, r, func(r *kgo.Record, err error) {
-				if err != nil {
-					first.set(fmt.Errorf("produce to %s: %w", r.Topic, err))
-				}
-			})
-		})
+	promise := func(r *kgo.Record, err error) {
+		if err != nil {
+			first.set(fmt.Errorf("produce to %s: %w", r.Topic, err))
+		}
+	}
+	for i, now := 0, time.Now(); i < len(snap.parts); i++ {
+		snap.parts[i].out.produce(s.k, now, func(r *kgo.Record) { s.writer.Produce(ctx, r, promise) })
 	}
 	if err := s.writer.Flush(ctx); err != nil {
 		first.set(fmt.Errorf("flush: %w", err))

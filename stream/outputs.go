@@ -1,6 +1,11 @@
 package stream
 
-import "github.com/twmb/franz-go/pkg/kgo"
+import (
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
 
 // packBytes is where the joined values of Append outputs are cut into a next record. It is well below a broker's default
 // message.max.bytes, 1 MiB, whatever an entry adds.
@@ -23,6 +28,7 @@ type pack struct {
 }
 
 func (o *outputs) add(outs []Output) {
+	o.whole = slices.Grow(o.whole, len(outs))
 	for i := range outs {
 		out := &outs[i]
 		o.records++
@@ -61,16 +67,23 @@ func (p *pack) append(value []byte) {
 	p.values[n-1] = append(p.values[n-1], value...)
 }
 
-// produce hands every record to yield, whole ones in the order of Done.
-func (o *outputs) produce(k *Kafka, yield func(*kgo.Record)) {
+// produce hands every record to yield, whole ones in the order of Done. They are allocated together, and of one time:
+// the client would look at the clock for each.
+func (o *outputs) produce(k *Kafka, now time.Time, yield func(*kgo.Record)) {
+	records := make([]kgo.Record, len(o.whole))
+	var name, topic string
 	for i := range o.whole {
-		out := &o.whole[i]
-		yield(&kgo.Record{Topic: k.Topic(out.Topic), Key: out.Key, Value: out.Value, Headers: out.Headers})
+		out, r := &o.whole[i], &records[i]
+		if out.Topic != name {
+			name, topic = out.Topic, k.Topic(out.Topic)
+		}
+		r.Topic, r.Key, r.Value, r.Headers, r.Timestamp = topic, out.Key, out.Value, out.Headers, now
+		yield(r)
 	}
 	for _, key := range o.order {
 		p := o.packs[key]
 		for _, v := range p.values {
-			yield(&kgo.Record{Topic: k.Topic(key.topic), Key: []byte(key.key), Value: v, Headers: p.headers})
+			yield(&kgo.Record{Topic: k.Topic(key.topic), Key: []byte(key.key), Value: v, Headers: p.headers, Timestamp: now})
 		}
 	}
 }
