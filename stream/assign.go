@@ -12,12 +12,12 @@ import (
 
 // assigned opens a window for each partition that this member got, from its committed offset and completion map, before
 // anything is fetched. The client reads the same response, so both begin at the same offset.
-func (s *session) assigned(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error {
+func (s *session) assigned(_ context.Context, group *kgo.Client, r *kmsg.OffsetFetchResponse) error {
 	ids := map[[16]byte]string{}
 	for _, t := range s.topics {
 		ids[t.ID] = t.Topic
 	}
-	member, _ := s.group.GroupMetadata()
+	member, _ := group.GroupMetadata() // s.group may not be set yet: the client joins while it is made
 	for _, t := range r.Groups[0].Topics {
 		name := t.Topic
 		if name == "" {
