@@ -2,23 +2,18 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"io"
-	"net/http"
-	"time"
+	"os"
+	"path/filepath"
 
-	"github.com/belfry/belfry/message"
-	"github.com/belfry/belfry/producer"
-	"github.com/belfry/belfry/schemas"
 	"github.com/belfry/belfry/simulator"
-	"github.com/belfry/belfry/stream"
 )
 
 // Bench is one measurement.
 type Bench interface {
-	// Population is whom the simulator must know. None of them is registered yet when Run is called.
-	Population() simulator.Population
 	// Run measures. The Report can be marshalled to JSON.
-	Run(ctx context.Context, s *Stage) (Report, error)
+	Run(ctx context.Context, e *Env) (Report, error)
 }
 
 // Report is what a measurement found.
@@ -27,56 +22,34 @@ type Report interface {
 	Print(w io.Writer) error
 }
 
-// Stage is Belfry with all its roles, running, with simulated providers.
-type Stage struct {
-	Kafka     *stream.Kafka
-	Simulator *simulator.Simulator
-	// Receipts must be told of each delivery that the simulator accepts.
-	Receipts *Receipts
-	// Call calls Belfry's API as an app, with JSON.
-	Call func(ctx context.Context, app, method, path string, in, out any) error
-	// Register registers so many devices of an app, one a line, and waits until the registry has them.
-	Register func(ctx context.Context, app string, lines io.Reader, n int) error
+// Env is where a measurement is made.
+type Env struct {
+	// Belfry is the binary that runs the roles, and the embedded Kafka and Redis, in processes of their own.
+	Belfry string
+	// Kafka and Redis are real ones, host:port. None: embedded ones, in a process of their own. What a measurement makes
+	// there is under names of its own, and removed.
+	Kafka, Redis []string
+	// Dir is for files; whoever made it removes it.
+	Dir string
+	// Stage runs something on Belfry with all its roles in this process, with simulated providers.
+	Stage func(ctx context.Context, who simulator.Population, run func(context.Context, *Stage) error) error
 	// Say tells a person what happens.
 	Say func(format string, args ...any)
 }
 
-// text is what every measurement sends: a title and a body with variables, as most do.
-var text = message.Message{
-	Title: `Hello {{ attributes.first_name | "there" }}`,
-	Body:  `You are on level {{ attributes.level | "1" }}, and this came to you by {{ device.platform }}`,
-	TTL:   "1h",
+// file writes one of the measurement's.
+func (e *Env) file(name, content string) (path string, err error) {
+	path = filepath.Join(e.Dir, name)
+	return path, os.WriteFile(path, []byte(content), 0o600)
 }
 
-// launch creates a campaign under an id and launches it.
-func (s *Stage) launch(ctx context.Context, app, id string, to producer.Audience) error {
-	return s.Call(ctx, app, http.MethodPost, "/campaigns", producer.CampaignDefinition{
-		ID: id, Message: text, Audience: to, Launch: true,
-	}, nil)
-}
-
-// cancel ends a campaign. What is on its way still ends.
-func (s *Stage) cancel(ctx context.Context, app, id string) error {
-	return s.Call(ctx, app, http.MethodPost, "/campaigns/"+id+"/cancel", nil, nil)
-}
-
-// deliveries are the ids of what a campaign sends to devices.
-func deliveries(app, campaign string, devices []string) []simulator.ID {
-	ids := make([]simulator.ID, len(devices))
-	for i, d := range devices {
-		ids[i] = schemas.DeliveryID(app, campaign, d, 0)
+// kind says what Kafka it was.
+func (e *Env) kind() string {
+	if len(e.Kafka) == 0 {
+		return "with an embedded Kafka, in a process of its own"
 	}
-	return ids
+	return "with a real Kafka"
 }
 
-// pause waits, and is false when ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
+// joined adds what closing something brought to an error.
+func joined(err error, close func() error) error { return errors.Join(err, close()) }

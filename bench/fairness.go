@@ -42,12 +42,12 @@ const (
 	smallApp = "small"
 )
 
-// Population implements Bench.
+// Population implements Scene.
 func (f Fairness) Population() simulator.Population {
 	return simulator.Population{Seed: 1, Apps: []string{bigApp, smallApp}, Devices: f.Devices}
 }
 
-// Run implements Bench.
+// Run implements Scene.
 func (f Fairness) Run(ctx context.Context, s *Stage) (Report, error) {
 	s.Say("registering %d devices", f.Devices+f.Small)
 	if err := s.registerAll(ctx, bigApp, f.Devices); err != nil {

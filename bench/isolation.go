@@ -101,7 +101,7 @@ func apps(pair, round int, with bool) (measured, sick string) {
 	return "well-" + id, "sick-" + id
 }
 
-// Population implements Bench.
+// Population implements Scene.
 func (b Isolation) Population() simulator.Population {
 	p := simulator.Population{Seed: 1, Devices: supply * max(b.Burst, b.Paced)}
 	for i, pair := range b.pairs() {
@@ -118,7 +118,7 @@ func (b Isolation) Population() simulator.Population {
 	return p
 }
 
-// Run implements Bench.
+// Run implements Scene.
 func (b Isolation) Run(ctx context.Context, s *Stage) (Report, error) {
 	tail, err := newTail(s.Kafka)
 	if err != nil {

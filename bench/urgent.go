@@ -43,12 +43,12 @@ type UrgentReport struct {
 
 const benchApp = "bench"
 
-// Population implements Bench.
+// Population implements Scene.
 func (u Urgent) Population() simulator.Population {
 	return simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: u.Devices}
 }
 
-// Run implements Bench.
+// Run implements Scene.
 func (u Urgent) Run(ctx context.Context, s *Stage) (Report, error) {
 	s.Say("registering %d devices", u.Devices)
 	if err := s.registerAll(ctx, benchApp, u.Devices); err != nil {

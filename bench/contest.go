@@ -1,0 +1,126 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/metrics"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// sample is what one side did in one round.
+type sample struct {
+	// value is in the contest's unit.
+	value float64
+	// ops are how many of what is counted were done, and cpu what they cost the side itself.
+	ops float64
+	cpu time.Duration
+	// wall is how long it took, and server the processor time of the server meanwhile.
+	wall, server time.Duration
+	// allocs are the heap objects made. Negative: not known, for it happened in another process.
+	allocs float64
+}
+
+// metric is a figure that two sides are compared in.
+type metric struct {
+	name string
+	of   func(sample) float64
+}
+
+var (
+	byValue  = metric{"value", func(s sample) float64 { return s.value }}
+	byCPU    = metric{"CPU an operation", func(s sample) float64 { return s.cpu.Seconds() / s.ops }}
+	perCPU   = metric{"per CPU second", func(s sample) float64 { return s.ops / s.cpu.Seconds() }}
+	noAllocs = -1.0
+)
+
+// side is one of those that are measured in turns.
+type side struct {
+	name string
+	run  func(ctx context.Context) (sample, error)
+}
+
+// contest measures all sides once a round, from the first to the last in one and from the last to the first in the next
+// (ABBA), so that neither a machine that slows down nor the one who comes first favours any.
+type contest struct {
+	unit   string
+	rounds int
+	sides  []side
+	say    func(format string, args ...any)
+
+	samples map[string][]sample
+}
+
+func (c *contest) run(ctx context.Context) error {
+	c.samples = map[string][]sample{}
+	for round := range c.rounds {
+		sides := slices.Clone(c.sides)
+		if round%2 == 1 {
+			slices.Reverse(sides)
+		}
+		for _, s := range sides {
+			runtime.GC() // what the last one left is not this one's
+			got, err := s.run(ctx)
+			if err != nil {
+				return fmt.Errorf("%s, round %d: %w", s.name, round+1, err)
+			}
+			c.samples[s.name] = append(c.samples[s.name], got)
+			c.say("round %d: %s: %s %s, %.2f s of CPU a million", round+1, s.name, figure(got.value), c.unit, byCPU.of(got)*1e6)
+		}
+	}
+	return nil
+}
+
+// values are a side's, round by round.
+func (c *contest) values(side string, of metric) []float64 {
+	all := make([]float64, len(c.samples[side]))
+	for i, s := range c.samples[side] {
+		all[i] = of.of(s)
+	}
+	return all
+}
+
+// meter measures this process, and the servers it works against.
+type meter struct {
+	began   time.Time
+	cpu     time.Duration
+	allocs  uint64
+	server  time.Duration
+	servers []*process
+}
+
+func newMeter(servers ...*process) (m meter, err error) {
+	m.servers = servers
+	if m.server, err = cpuOf(servers); err != nil {
+		return m, err
+	}
+	m.allocs, m.began, m.cpu = allocations(), time.Now(), ownCPU()
+	return m, nil
+}
+
+// end is the sample of so many operations since the meter was made. Its value is operations a second.
+func (m meter) end(ops int) (sample, error) {
+	s := sample{ops: float64(ops), wall: time.Since(m.began), cpu: ownCPU() - m.cpu, allocs: float64(allocations() - m.allocs)}
+	s.value = s.ops / s.wall.Seconds()
+	server, err := cpuOf(m.servers)
+	s.server = server - m.server
+	return s, err
+}
+
+// ownCPU is the processor time that this process has taken.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err) // only for arguments that are wrong
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// allocations are the heap objects that this process has made.
+func allocations() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}

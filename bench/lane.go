@@ -1,0 +1,319 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/senders"
+	"github.com/belfry/belfry/senders/apns"
+	"github.com/belfry/belfry/senders/fcm"
+	"github.com/belfry/belfry/senders/webpush"
+	"github.com/belfry/belfry/simulator"
+	"github.com/belfry/belfry/stream"
+)
+
+// Lane measures one platform's bulk lane in this process, from a delivery's record in Kafka to its committed outcome, with
+// nginx as the provider.
+type Lane struct {
+	Platform pb.Platform
+	Rounds   int
+	// For is how long each side works in a round, at least.
+	For time.Duration
+	// Warm is how long a lane works before it is measured: it begins with few requests in flight and one connection.
+	Warm time.Duration
+}
+
+const (
+	laneApp = "bench"
+	laneRun = "lane"
+	// lanePeople are the devices that deliveries go to in turns.
+	lanePeople = 10_000
+)
+
+// Run implements Bench.
+func (b Lane) Run(ctx context.Context, e *Env) (_ Report, err error) {
+	who := simulator.Population{Seed: 1, Apps: []string{laneApp}, Devices: lanePeople}
+	switch b.Platform {
+	case pb.Platform_PLATFORM_APNS:
+		who.Mix.APNs = 1
+	case pb.Platform_PLATFORM_FCM:
+		who.Mix.FCM = 1
+	default:
+		who.Mix.WebPush = 1
+	}
+	p, err := e.providers(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = joined(err, p.close) }()
+	cl, err := e.cluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = joined(err, cl.close) }()
+	l := &laneSide{Lane: b, cluster: cl, providers: p, need: 50_000, say: e.Say}
+	if err := l.prepare(ctx); err != nil {
+		return nil, err
+	}
+	name := "lane-" + schemas.PlatformName(b.Platform)
+	c := &contest{unit: "pushes/s", rounds: b.Rounds, say: e.Say, sides: []side{{name, l.run}}}
+	goals, err := b.rivals(ctx, p, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.run(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.verify(ctx); err != nil {
+		return nil, err
+	}
+	r := c.result(name, goals...)
+	r.Note = e.kind()
+	return r, nil
+}
+
+// rivals adds the sides that the lane is compared with.
+func (b Lane) rivals(ctx context.Context, p *providers, c *contest) ([]goal, error) {
+	rival := func(name string, make func() (func(context.Context) (sample, error), error)) error {
+		run, err := make()
+		c.sides = append(c.sides, side{name, run})
+		return err
+	}
+	switch b.Platform {
+	case pb.Platform_PLATFORM_APNS:
+		c.sides = append(c.sides, side{"senders/wire", wireSide(p.server, nghttpdPath, pushBody, b.For)})
+		return []goal{
+			{of: perCPU, against: "senders/wire", least: 0.5},
+			{of: perCPU, fixed: 200_000, least: 1},
+		}, nil
+	case pb.Platform_PLATFORM_FCM:
+		c.sides = append(c.sides, side{"senders/wire", wireSide(p.server, "/v1/projects/bench/messages:send", fcmBody, b.For)})
+		err := rival("firebase SendEach", func() (func(context.Context) (sample, error), error) {
+			return sendEachSide(ctx, p.server, []byte(fcmBody), b.For)
+		})
+		return []goal{
+			{of: perCPU, against: "senders/wire", least: 0.4},
+			{of: perCPU, against: "firebase SendEach", least: 20},
+		}, err
+	}
+	err := rival("P-256 ECDH", func() (func(context.Context) (sample, error), error) {
+		return ecdhSide(p.server, runtime.GOMAXPROCS(0), b.For)
+	})
+	return []goal{
+		{of: perCPU, against: "P-256 ECDH", least: 0.7},
+		{of: perCPU, against: "webpush-go", least: 2.5},
+	}, errors.Join(err, rival("webpush-go", func() (func(context.Context) (sample, error), error) {
+		return webpushGoSide(p.server, []byte(webBody), b.For)
+	}))
+}
+
+// fcmBody and webBody are what messages are like once they are made.
+const (
+	fcmBody = `{"message":{"token":"dGhlIHRva2VuIG9mIGE:APA91bdGhpcyBpcyBhIHRva2VuIG9mIGEgZGV2aWNlIHRoYXQgaXMgbm90IHRoZXJl","notification":{"title":"Hello Željko","body":"You are on level 12, and this came to you by fcm"},"android":{"ttl":"3600s","notification":{"tag":"0f1e2d3c-4b5a-8978-8796-a5b4c3d2e1f0"}}}}`
+	webBody = `{"id":"0f1e2d3c-4b5a-8978-8796-a5b4c3d2e1f0","tag":"0f1e2d3c-4b5a-8978-8796-a5b4c3d2e1f0","title":"Hello Željko","body":"You are on level 12, and this came to you by webpush"}`
+)
+
+// laneSide is the lane, on a topic that is filled before each round.
+type laneSide struct {
+	Lane
+	*cluster
+	*providers
+	say    func(string, ...any)
+	people []known
+	// need is how many deliveries a round takes, by the last one.
+	need int
+	// written are all deliveries so far.
+	written int
+}
+
+func (l *laneSide) topic() string { return schemas.TopicSend(l.Platform, pb.Class_CLASS_BULK) }
+
+// group is the lane's, as senders names it.
+func (l *laneSide) group() string {
+	return "senders." + schemas.PlatformName(l.Platform) + "." + schemas.ClassName(pb.Class_CLASS_BULK)
+}
+
+// prepare writes the campaign that all deliveries are of.
+func (l *laneSide) prepare(ctx context.Context) (err error) {
+	if l.people, err = l.devices(laneApp); err != nil {
+		return err
+	}
+	m, err := text.Proto()
+	if err != nil {
+		return err
+	}
+	c, err := proto.Marshal(&pb.Campaign{App: laneApp, Id: laneRun, Message: m, State: pb.CampaignState_CAMPAIGN_STATE_RUNNING})
+	if err != nil {
+		return err
+	}
+	r := &kgo.Record{Topic: l.Topic(schemas.TopicCampaigns), Key: schemas.Key(laneApp, laneRun), Value: c}
+	return l.client.ProduceSync(ctx, r).FirstErr()
+}
+
+// fill writes so many more deliveries.
+func (l *laneSide) fill(ctx context.Context, n int) error {
+	now := time.Now()
+	for range n {
+		to := &l.people[l.written%len(l.people)]
+		id := schemas.DeliveryID(laneApp, laneRun, to.id, uint32(l.written/len(l.people)))
+		l.written++
+		value, err := proto.Marshal(&pb.Delivery{
+			Id: id[:], App: laneApp, Run: laneRun, Device: to.id, Class: pb.Class_CLASS_BULK, Target: to.target,
+			Locale: "en-GB", Variables: to.variables, RegisteredAt: 1,
+			CreatedAt: now.UnixMilli(), ExpiresAt: now.Add(time.Hour).UnixMilli(),
+		})
+		if err != nil {
+			return err
+		}
+		l.client.Produce(ctx, &kgo.Record{Topic: l.Topic(l.topic()), Key: schemas.Key(laneApp, to.id), Value: value}, nil)
+	}
+	return l.client.Flush(ctx)
+}
+
+func (l *laneSide) backlog(ctx context.Context) (int, error) {
+	n, err := stream.Backlog(ctx, l.Kafka, l.adm, l.group(), l.topic())
+	return int(n), err
+}
+
+// run is one round: the lane starts with enough to do, and is measured once it is warm.
+func (l *laneSide) run(ctx context.Context) (s sample, err error) {
+	for {
+		left, err := l.backlog(ctx)
+		if err == nil {
+			err = l.fill(ctx, max(0, l.need-left))
+		}
+		if err != nil {
+			return s, err
+		}
+		runtime.GC()
+		provider, err := l.provider()
+		if err != nil {
+			return s, err
+		}
+		life, stop := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- senders.NewPlatform(l.Kafka, provider).Run(life) }()
+		s, err = l.measure(ctx, ended)
+		stop()
+		if err != nil {
+			return s, err
+		}
+		if err := <-ended; err != nil {
+			return s, err
+		}
+		l.need = max(l.need, int(1.2*s.value*(l.For+l.Warm+2*time.Second).Seconds()))
+		if s.wall >= l.For*3/4 {
+			return s, nil
+		}
+		l.say("the lane ran dry after %.1f s: once more with %d deliveries", s.wall.Seconds(), l.need)
+	}
+}
+
+// look is how often the backlog is asked for. A lane commits four times a second, so it goes down in steps, and from one
+// step to another is what is measured.
+const look = 20 * time.Millisecond
+
+// measure waits for the first commit and for warmth, and then measures from one commit to another.
+func (l *laneSide) measure(ctx context.Context, ended <-chan error) (s sample, err error) {
+	var m meter
+	var first, begun, last int
+	first, err = l.backlog(ctx)
+	if err != nil {
+		return s, err
+	}
+	var warm time.Time
+	for last = first; ; {
+		select {
+		case err := <-ended:
+			return s, errors.Join(errors.New("the lane has ended"), err)
+		case <-ctx.Done():
+			return s, ctx.Err()
+		case <-time.After(look):
+		}
+		left, err := l.backlog(ctx)
+		if err != nil {
+			return s, err
+		}
+		step := left < last
+		last = left
+		switch {
+		case step && warm.IsZero():
+			warm = time.Now().Add(l.Warm)
+		case begun == 0 && left == 0 && !warm.IsZero():
+			// It was done before it was warm. The next round has more to do.
+			return sample{value: float64(first) / l.Warm.Seconds(), ops: 1}, nil
+		case step && begun == 0 && time.Now().After(warm):
+			begun = left
+			if m, err = newMeter(l.process); err != nil {
+				return s, err
+			}
+		case step && begun > 0 && (left == 0 || time.Since(m.began) >= l.For):
+			return m.end(begun - left)
+		}
+	}
+}
+
+// provider is Belfry's own, with the simulator's credentials.
+func (l *laneSide) provider() (senders.Provider, error) {
+	a, err := l.sim.App(laneApp)
+	if err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.DiscardHandler)
+	switch l.Platform {
+	case pb.Platform_PLATFORM_APNS:
+		return apns.New(map[string]apns.Config{laneApp: {
+			Key: []byte(a.APNsKey), KeyID: a.KeyID, TeamID: a.TeamID, Topic: a.Topic, URL: l.url(), CA: l.ca,
+		}}, log)
+	case pb.Platform_PLATFORM_FCM:
+		account, err := l.sim.ServiceAccount(a)
+		if err != nil {
+			return nil, err
+		}
+		return fcm.New(map[string]fcm.Config{laneApp: {
+			ServiceAccount: account, URL: l.url(), TokenURL: l.url() + "/token", CA: l.ca, PerMinute: 1_000_000_000,
+		}}, log)
+	}
+	return webpush.New(map[string]webpush.Config{laneApp: {
+		PublicKey: a.VAPIDPublic, PrivateKey: a.VAPIDPrivate, Subject: a.Subject, AllowHosts: []string{l.addr}, CA: l.ca,
+	}}, log)
+}
+
+// verify reads the outcomes: every delivery that the lane is done with was accepted, once.
+func (l *laneSide) verify(ctx context.Context) error {
+	left, err := l.backlog(ctx)
+	if err != nil {
+		return err
+	}
+	accepted, others := 0, map[string]int{}
+	var broken error
+	err = l.read(ctx, func(r *kgo.Record) {
+		var batch pb.ResultBatch
+		if err := proto.Unmarshal(r.Value, &batch); err != nil {
+			broken = err
+		}
+		for _, one := range batch.Results {
+			if one.Outcome == pb.Outcome_OUTCOME_ACCEPTED {
+				accepted++
+			} else {
+				others[one.Outcome.String()+" "+one.Code]++
+			}
+		}
+	}, schemas.TopicResults(l.Platform))
+	if err = errors.Join(err, broken); err != nil {
+		return err
+	}
+	if accepted != l.written-left || len(others) > 0 {
+		return fmt.Errorf("of %d deliveries %d are not done and %d were accepted; others: %v", l.written, left, accepted, others)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package bench
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/belfry/belfry/message"
+	"github.com/belfry/belfry/producer"
+	"github.com/belfry/belfry/schemas"
+	"github.com/belfry/belfry/simulator"
+	"github.com/belfry/belfry/stream"
+)
+
+// Scene is a measurement of what one part of the traffic does to another, on a [Stage].
+type Scene interface {
+	// Population is whom the simulator must know. None of them is registered yet when Run is called.
+	Population() simulator.Population
+	// Run measures. The Report can be marshalled to JSON.
+	Run(ctx context.Context, s *Stage) (Report, error)
+}
+
+// Staged is the Bench of a Scene.
+type Staged struct{ Scene }
+
+// Run implements Bench.
+func (s Staged) Run(ctx context.Context, e *Env) (r Report, err error) {
+	err = e.Stage(ctx, s.Population(), func(ctx context.Context, on *Stage) error {
+		r, err = s.Scene.Run(ctx, on)
+		return err
+	})
+	return r, err
+}
+
+// Stage is Belfry with all its roles, running, with simulated providers.
+type Stage struct {
+	Kafka     *stream.Kafka
+	Simulator *simulator.Simulator
+	// Receipts must be told of each delivery that the simulator accepts.
+	Receipts *Receipts
+	// Call calls Belfry's API as an app, with JSON.
+	Call func(ctx context.Context, app, method, path string, in, out any) error
+	// Register registers so many devices of an app, one a line, and waits until the registry has them.
+	Register func(ctx context.Context, app string, lines io.Reader, n int) error
+	// Say tells a person what happens.
+	Say func(format string, args ...any)
+}
+
+// text is what every measurement sends: a title and a body with variables, as most do.
+var text = message.Message{
+	Title: `Hello {{ attributes.first_name | "there" }}`,
+	Body:  `You are on level {{ attributes.level | "1" }}, and this came to you by {{ device.platform }}`,
+	TTL:   "1h",
+}
+
+// launch creates a campaign under an id and launches it.
+func (s *Stage) launch(ctx context.Context, app, id string, to producer.Audience) error {
+	return s.Call(ctx, app, http.MethodPost, "/campaigns", producer.CampaignDefinition{
+		ID: id, Message: text, Audience: to, Launch: true,
+	}, nil)
+}
+
+// cancel ends a campaign. What is on its way still ends.
+func (s *Stage) cancel(ctx context.Context, app, id string) error {
+	return s.Call(ctx, app, http.MethodPost, "/campaigns/"+id+"/cancel", nil, nil)
+}
+
+// deliveries are the ids of what a campaign sends to devices.
+func deliveries(app, campaign string, devices []string) []simulator.ID {
+	ids := make([]simulator.ID, len(devices))
+	for i, d := range devices {
+		ids[i] = schemas.DeliveryID(app, campaign, d, 0)
+	}
+	return ids
+}
+
+// pause waits, and is false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
