@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"runtime/metrics"
@@ -33,8 +34,10 @@ var (
 	byValue  = metric{"value", func(s sample) float64 { return s.value }}
 	byCPU    = metric{"CPU an operation", func(s sample) float64 { return s.cpu.Seconds() / s.ops }}
 	perCPU   = metric{"per CPU second", func(s sample) float64 { return s.ops / s.cpu.Seconds() }}
-	noAllocs = -1.0
 )
+
+// noAllocs says that they are not known.
+const noAllocs = -1.0
 
 // side is one of those that are measured in turns.
 type side struct {
@@ -51,6 +54,8 @@ type contest struct {
 	say    func(format string, args ...any)
 
 	samples map[string][]sample
+	// parts are sides whose samples came with those of another.
+	parts []string
 }
 
 func (c *contest) run(ctx context.Context) error {
@@ -82,31 +87,49 @@ func (c *contest) values(side string, of metric) []float64 {
 	return all
 }
 
-// meter measures this process, and the servers it works against.
+// meter measures this process, or others in its place, and the servers that they work against.
 type meter struct {
-	began   time.Time
-	cpu     time.Duration
-	allocs  uint64
-	server  time.Duration
-	servers []*process
+	began    time.Time
+	cpu      time.Duration
+	allocs   uint64
+	server   time.Duration
+	measured []*process // none: this process
+	servers  []*process
 }
 
-func newMeter(servers ...*process) (m meter, err error) {
-	m.servers = servers
+// newMeter begins to measure this process.
+func newMeter(servers ...*process) (meter, error) { return newMeterOf(nil, servers...) }
+
+// newMeterOf begins to measure other processes.
+func newMeterOf(measured []*process, servers ...*process) (m meter, err error) {
+	m.measured, m.servers = measured, servers
 	if m.server, err = cpuOf(servers); err != nil {
 		return m, err
 	}
-	m.allocs, m.began, m.cpu = allocations(), time.Now(), ownCPU()
-	return m, nil
+	m.allocs, m.began = allocations(), time.Now()
+	m.cpu, err = m.spent()
+	return m, err
+}
+
+// spent is the processor time of what is measured.
+func (m meter) spent() (time.Duration, error) {
+	if len(m.measured) > 0 {
+		return cpuOf(m.measured)
+	}
+	return ownCPU(), nil
 }
 
 // end is the sample of so many operations since the meter was made. Its value is operations a second.
 func (m meter) end(ops int) (sample, error) {
-	s := sample{ops: float64(ops), wall: time.Since(m.began), cpu: ownCPU() - m.cpu, allocs: float64(allocations() - m.allocs)}
+	cpu, err := m.spent()
+	s := sample{ops: float64(ops), wall: time.Since(m.began), cpu: cpu - m.cpu, allocs: float64(allocations() - m.allocs)}
+	if len(m.measured) > 0 {
+		s.allocs = noAllocs
+	}
 	s.value = s.ops / s.wall.Seconds()
-	server, err := cpuOf(m.servers)
+	server, failed := cpuOf(m.servers)
 	s.server = server - m.server
-	return s, err
+	return s, errors.Join(err, failed)
 }
 
 // ownCPU is the processor time that this process has taken.

@@ -33,7 +33,6 @@ type Lane struct {
 }
 
 const (
-	laneApp = "bench"
 	laneRun = "lane"
 	// lanePeople are the devices that deliveries go to in turns.
 	lanePeople = 10_000
@@ -41,32 +40,18 @@ const (
 
 // Run implements Bench.
 func (b Lane) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	who := simulator.Population{Seed: 1, Apps: []string{laneApp}, Devices: lanePeople}
-	switch b.Platform {
-	case pb.Platform_PLATFORM_APNS:
-		who.Mix.APNs = 1
-	case pb.Platform_PLATFORM_FCM:
-		who.Mix.FCM = 1
-	default:
-		who.Mix.WebPush = 1
-	}
-	p, err := e.providers(ctx, who)
+	d, err := e.deploy(ctx, b.population())
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = joined(err, p.close) }()
-	cl, err := e.cluster(ctx)
+	defer func() { err = joined(err, d.close) }()
+	l, err := b.side(ctx, d)
 	if err != nil {
-		return nil, err
-	}
-	defer func() { err = joined(err, cl.close) }()
-	l := &laneSide{Lane: b, cluster: cl, providers: p, need: 50_000, say: e.Say}
-	if err := l.prepare(ctx); err != nil {
 		return nil, err
 	}
 	name := "lane-" + schemas.PlatformName(b.Platform)
-	c := &contest{unit: "pushes/s", rounds: b.Rounds, say: e.Say, sides: []side{{name, l.run}}}
-	goals, err := b.rivals(ctx, p, c)
+	c := &contest{unit: "pushes/s", rounds: b.Rounds, say: e.Say, sides: []side{{name, func(ctx context.Context) (sample, error) { return l.run(ctx, l.inProcess) }}}}
+	goals, err := b.rivals(ctx, d.providers, c)
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +64,39 @@ func (b Lane) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	r := c.result(name, goals...)
 	r.Note = e.kind()
 	return r, nil
+}
+
+// population is whom deliveries go to.
+func (b Lane) population() simulator.Population {
+	who := simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: lanePeople}
+	switch b.Platform {
+	case pb.Platform_PLATFORM_APNS:
+		who.Mix.APNs = 1
+	case pb.Platform_PLATFORM_FCM:
+		who.Mix.FCM = 1
+	default:
+		who.Mix.WebPush = 1
+	}
+	return who
+}
+
+// side makes the lane's side on a deployment, with the campaign that all deliveries are of.
+func (b Lane) side(ctx context.Context, d *deployment) (*laneSide, error) {
+	l := &laneSide{Lane: b, deployment: d, need: 50_000}
+	var err error
+	if l.people, err = d.devices(benchApp); err != nil {
+		return nil, err
+	}
+	m, err := text.Proto()
+	if err != nil {
+		return nil, err
+	}
+	c, err := proto.Marshal(&pb.Campaign{App: benchApp, Id: laneRun, Message: m, State: pb.CampaignState_CAMPAIGN_STATE_RUNNING})
+	if err != nil {
+		return nil, err
+	}
+	r := &kgo.Record{Topic: d.Topic(schemas.TopicCampaigns), Key: schemas.Key(benchApp, laneRun), Value: c}
+	return l, d.client.ProduceSync(ctx, r).FirstErr()
 }
 
 // rivals adds the sides that the lane is compared with.
@@ -125,9 +143,7 @@ const (
 // laneSide is the lane, on a topic that is filled before each round.
 type laneSide struct {
 	Lane
-	*cluster
-	*providers
-	say    func(string, ...any)
+	*deployment
 	people []known
 	// need is how many deliveries a round takes, by the last one.
 	need int
@@ -142,39 +158,22 @@ func (l *laneSide) group() string {
 	return "senders." + schemas.PlatformName(l.Platform) + "." + schemas.ClassName(pb.Class_CLASS_BULK)
 }
 
-// prepare writes the campaign that all deliveries are of.
-func (l *laneSide) prepare(ctx context.Context) (err error) {
-	if l.people, err = l.devices(laneApp); err != nil {
-		return err
-	}
-	m, err := text.Proto()
-	if err != nil {
-		return err
-	}
-	c, err := proto.Marshal(&pb.Campaign{App: laneApp, Id: laneRun, Message: m, State: pb.CampaignState_CAMPAIGN_STATE_RUNNING})
-	if err != nil {
-		return err
-	}
-	r := &kgo.Record{Topic: l.Topic(schemas.TopicCampaigns), Key: schemas.Key(laneApp, laneRun), Value: c}
-	return l.client.ProduceSync(ctx, r).FirstErr()
-}
-
 // fill writes so many more deliveries.
 func (l *laneSide) fill(ctx context.Context, n int) error {
 	now := time.Now()
 	for range n {
 		to := &l.people[l.written%len(l.people)]
-		id := schemas.DeliveryID(laneApp, laneRun, to.id, uint32(l.written/len(l.people)))
+		id := schemas.DeliveryID(benchApp, laneRun, to.id, uint32(l.written/len(l.people)))
 		l.written++
 		value, err := proto.Marshal(&pb.Delivery{
-			Id: id[:], App: laneApp, Run: laneRun, Device: to.id, Class: pb.Class_CLASS_BULK, Target: to.target,
+			Id: id[:], App: benchApp, Run: laneRun, Device: to.id, Class: pb.Class_CLASS_BULK, Target: to.target,
 			Locale: "en-GB", Variables: to.variables, RegisteredAt: 1,
 			CreatedAt: now.UnixMilli(), ExpiresAt: now.Add(time.Hour).UnixMilli(),
 		})
 		if err != nil {
 			return err
 		}
-		l.client.Produce(ctx, &kgo.Record{Topic: l.Topic(l.topic()), Key: schemas.Key(laneApp, to.id), Value: value}, nil)
+		l.client.Produce(ctx, &kgo.Record{Topic: l.Topic(l.topic()), Key: schemas.Key(benchApp, to.id), Value: value}, nil)
 	}
 	return l.client.Flush(ctx)
 }
@@ -184,30 +183,52 @@ func (l *laneSide) backlog(ctx context.Context) (int, error) {
 	return int(n), err
 }
 
+// lanes is a lane at work, in this process or in others.
+type lanes struct {
+	stop  func() error
+	ended <-chan error
+	meter func() (meter, error)
+}
+
+// inProcess starts the platform's lanes in this process.
+func (l *laneSide) inProcess(ctx context.Context) (*lanes, error) {
+	provider, err := l.provider()
+	if err != nil {
+		return nil, err
+	}
+	life, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- senders.NewPlatform(l.Kafka, provider).Run(life) }()
+	return &lanes{
+		ended: ended,
+		stop: func() error {
+			stop()
+			return <-ended
+		},
+		meter: func() (meter, error) { return newMeter(l.process) },
+	}, nil
+}
+
 // run is one round: the lane starts with enough to do, and is measured once it is warm.
-func (l *laneSide) run(ctx context.Context) (s sample, err error) {
+func (l *laneSide) run(ctx context.Context, start func(context.Context) (*lanes, error)) (sample, error) {
 	for {
 		left, err := l.backlog(ctx)
 		if err == nil {
 			err = l.fill(ctx, max(0, l.need-left))
 		}
 		if err != nil {
-			return s, err
+			return sample{}, err
 		}
 		runtime.GC()
-		provider, err := l.provider()
+		at, err := start(ctx)
+		if err != nil {
+			return sample{}, err
+		}
+		s, err := l.measure(ctx, at)
 		if err != nil {
 			return s, err
 		}
-		life, stop := context.WithCancel(ctx)
-		ended := make(chan error, 1)
-		go func() { ended <- senders.NewPlatform(l.Kafka, provider).Run(life) }()
-		s, err = l.measure(ctx, ended)
-		stop()
-		if err != nil {
-			return s, err
-		}
-		if err := <-ended; err != nil {
+		if err := at.stop(); err != nil {
 			return s, err
 		}
 		l.need = max(l.need, int(1.2*s.value*(l.For+l.Warm+2*time.Second).Seconds()))
@@ -223,17 +244,17 @@ func (l *laneSide) run(ctx context.Context) (s sample, err error) {
 const look = 20 * time.Millisecond
 
 // measure waits for the first commit and for warmth, and then measures from one commit to another.
-func (l *laneSide) measure(ctx context.Context, ended <-chan error) (s sample, err error) {
-	var m meter
-	var first, begun, last int
-	first, err = l.backlog(ctx)
+func (l *laneSide) measure(ctx context.Context, at *lanes) (s sample, err error) {
+	first, err := l.backlog(ctx)
 	if err != nil {
 		return s, err
 	}
+	var m meter
 	var warm time.Time
-	for last = first; ; {
+	begun, last := 0, first
+	for {
 		select {
-		case err := <-ended:
+		case err := <-at.ended:
 			return s, errors.Join(errors.New("the lane has ended"), err)
 		case <-ctx.Done():
 			return s, ctx.Err()
@@ -249,11 +270,11 @@ func (l *laneSide) measure(ctx context.Context, ended <-chan error) (s sample, e
 		case step && warm.IsZero():
 			warm = time.Now().Add(l.Warm)
 		case begun == 0 && left == 0 && !warm.IsZero():
-			// It was done before it was warm. The next round has more to do.
-			return sample{value: float64(first) / l.Warm.Seconds(), ops: 1}, nil
+			// It was done before it was warm. The next time it has more to do.
+			return sample{value: float64(first) / l.Warm.Seconds()}, nil
 		case step && begun == 0 && time.Now().After(warm):
 			begun = left
-			if m, err = newMeter(l.process); err != nil {
+			if m, err = at.meter(); err != nil {
 				return s, err
 			}
 		case step && begun > 0 && (left == 0 || time.Since(m.began) >= l.For):
@@ -264,14 +285,14 @@ func (l *laneSide) measure(ctx context.Context, ended <-chan error) (s sample, e
 
 // provider is Belfry's own, with the simulator's credentials.
 func (l *laneSide) provider() (senders.Provider, error) {
-	a, err := l.sim.App(laneApp)
+	a, err := l.sim.App(benchApp)
 	if err != nil {
 		return nil, err
 	}
 	log := slog.New(slog.DiscardHandler)
 	switch l.Platform {
 	case pb.Platform_PLATFORM_APNS:
-		return apns.New(map[string]apns.Config{laneApp: {
+		return apns.New(map[string]apns.Config{benchApp: {
 			Key: []byte(a.APNsKey), KeyID: a.KeyID, TeamID: a.TeamID, Topic: a.Topic, URL: l.url(), CA: l.ca,
 		}}, log)
 	case pb.Platform_PLATFORM_FCM:
@@ -279,11 +300,11 @@ func (l *laneSide) provider() (senders.Provider, error) {
 		if err != nil {
 			return nil, err
 		}
-		return fcm.New(map[string]fcm.Config{laneApp: {
+		return fcm.New(map[string]fcm.Config{benchApp: {
 			ServiceAccount: account, URL: l.url(), TokenURL: l.url() + "/token", CA: l.ca, PerMinute: 1_000_000_000,
 		}}, log)
 	}
-	return webpush.New(map[string]webpush.Config{laneApp: {
+	return webpush.New(map[string]webpush.Config{benchApp: {
 		PublicKey: a.VAPIDPublic, PrivateKey: a.VAPIDPrivate, Subject: a.Subject, AllowHosts: []string{l.addr}, CA: l.ca,
 	}}, log)
 }

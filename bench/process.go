@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,7 +32,8 @@ func start(dir, name string, environ []string, program string, args ...string) (
 		return nil, err
 	}
 	defer log.Close()
-	p.cmd.Env = append(os.Environ(), environ...)
+	own := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "BELFRY_") })
+	p.cmd.Env = append(own, environ...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	input, err := p.cmd.StdinPipe()
 	if err != nil {

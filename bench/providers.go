@@ -43,9 +43,7 @@ func (e *Env) providers(ctx context.Context, who simulator.Population) (_ *provi
 	}
 	var pairs []string
 	for _, address := range p.sim.Addresses() {
-		if host, ok := strings.CutPrefix(address, "https://"); ok {
-			pairs = append(pairs, host, p.addr)
-		}
+		pairs = append(pairs, address, p.addr)
 	}
 	p.moved = strings.NewReplacer(append(pairs, "    fcm:\n", "    fcm:\n      per_minute: 1000000000\n")...)
 	return p, p.setUp(who.Apps)

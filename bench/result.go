@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -62,25 +63,36 @@ type Comparison struct {
 // goal is what a comparison should come to.
 type goal struct {
 	of metric
+	// engine is the side in question; "": the first.
+	engine string
 	// against is another side; "": the number fixed.
 	against string
 	fixed   float64
-	// least or most is what the ratio should be; the other is 0.
+	// least or most is what the ratio should be; the other is 0. Without either there is no goal.
 	least, most float64
 }
 
 func (g goal) String() string {
-	if g.most > 0 {
+	switch {
+	case g.most > 0:
 		return "≤ " + strconv.FormatFloat(g.most, 'g', -1, 64)
+	case g.least > 0:
+		return "≥ " + strconv.FormatFloat(g.least, 'g', -1, 64)
 	}
-	return "≥ " + strconv.FormatFloat(g.least, 'g', -1, 64)
+	return "none"
 }
+
+// reached says whether a ratio is what it should be.
+func (g goal) reached(ratio float64) bool { return ratio >= g.least && (g.most == 0 || ratio <= g.most) }
 
 // result compares the first side with the others.
 func (c *contest) result(name string, goals ...goal) *Result {
 	r := &Result{Name: name, Unit: c.unit, Rounds: c.rounds}
 	for _, s := range c.sides {
 		r.Sides = append(r.Sides, c.side(s.name))
+	}
+	for _, part := range c.parts {
+		r.Sides = append(r.Sides, c.side(part))
 	}
 	r.Engine = r.Sides[0]
 	for _, g := range goals {
@@ -111,7 +123,7 @@ func (c *contest) side(name string) Side {
 }
 
 func (c *contest) compare(g goal) Comparison {
-	engine := c.values(c.sides[0].name, g.of)
+	engine := c.values(cmp.Or(g.engine, c.sides[0].name), g.of)
 	var s series
 	for i, value := range engine {
 		with := g.fixed
@@ -122,7 +134,7 @@ func (c *contest) compare(g goal) Comparison {
 	}
 	found := Comparison{
 		Of: g.of.name, Engine: median(s.with), Baseline: g.against, Value: median(s.without),
-		Ratio: s.ratio(), Spread: [2]float64{slices.Min(s.ratios()), slices.Max(s.ratios())}, Goal: g.String(),
+		Ratio: s.ratio(), Spread: s.between(), Goal: g.String(),
 	}
 	if g.of.name == byValue.name {
 		found.Of = c.unit
@@ -130,7 +142,7 @@ func (c *contest) compare(g goal) Comparison {
 	if g.against == "" {
 		found.Baseline = figure(g.fixed) + " " + found.Of
 	}
-	found.Reached = g.most > 0 && found.Ratio <= g.most || g.most == 0 && found.Ratio >= g.least
+	found.Reached = g.reached(found.Ratio)
 	return found
 }
 

@@ -16,11 +16,11 @@ func TestBenches(t *testing.T) {
 		t.Skip("starts all of Belfry three times")
 	}
 	for name, b := range map[string]bench.Bench{
-		"urgent":   bench.Urgent{Devices: 10_000, Rounds: 1, Calls: 5, Every: 2 * time.Millisecond},
-		"fairness": bench.Fairness{Devices: 10_000, Small: 5, Rounds: 1},
-		"isolation": bench.Isolation{
+		"urgent":   bench.Staged{Scene: bench.Urgent{Devices: 10_000, Rounds: 1, Calls: 5, Every: 2 * time.Millisecond}},
+		"fairness": bench.Staged{Scene: bench.Fairness{Devices: 10_000, Small: 5, Rounds: 1}},
+		"isolation": bench.Staged{Scene: bench.Isolation{
 			Pairs: []string{"webpush-blackhole", "app-429"}, Rounds: 1, Ticks: 2, Paced: 20, Bursts: 1, Burst: 40,
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var said bytes.Buffer
