@@ -31,9 +31,9 @@ type metric struct {
 }
 
 var (
-	byValue  = metric{"value", func(s sample) float64 { return s.value }}
-	byCPU    = metric{"CPU an operation", func(s sample) float64 { return s.cpu.Seconds() / s.ops }}
-	perCPU   = metric{"per CPU second", func(s sample) float64 { return s.ops / s.cpu.Seconds() }}
+	byValue = metric{"value", func(s sample) float64 { return s.value }}
+	byCPU   = metric{"CPU an operation", func(s sample) float64 { return s.cpu.Seconds() / s.ops }}
+	perCPU  = metric{"per CPU second", func(s sample) float64 { return s.ops / s.cpu.Seconds() }}
 )
 
 // noAllocs says that they are not known.

@@ -83,7 +83,9 @@ func (g goal) String() string {
 }
 
 // reached says whether a ratio is what it should be.
-func (g goal) reached(ratio float64) bool { return ratio >= g.least && (g.most == 0 || ratio <= g.most) }
+func (g goal) reached(ratio float64) bool {
+	return ratio >= g.least && (g.most == 0 || ratio <= g.most)
+}
 
 // result compares the first side with the others.
 func (c *contest) result(name string, goals ...goal) *Result {
@@ -112,7 +114,7 @@ func (c *contest) side(name string) Side {
 	s := Side{Name: name, Rounds: c.values(name, byValue)}
 	s.Value = median(s.Rounds)
 	if cpu := median(c.values(name, byCPU)); cpu > 0 && !math.IsNaN(cpu) {
-		s.CPU, s.PerCPU = cpu*1e6, median(c.values(name, perCPU))
+		s.CPU, s.PerCPU = cpu*1e6, 1/cpu
 	}
 	if of := median(c.values(name, metric{of: func(s sample) float64 { return s.allocs / s.ops }})); of >= 0 {
 		s.Allocs = &of

@@ -165,7 +165,6 @@ func sendEachSide(ctx context.Context, s *server, body []byte, d time.Duration) 
 	return func(ctx context.Context) (sample, error) { return spin(ctx, s, 1, d, len(batch), send) }, nil
 }
 
-
 // webpushGoSide is webpush-go's SendNotification, one goroutine a message.
 func webpushGoSide(s *server, plaintext []byte, d time.Duration) (func(context.Context) (sample, error), error) {
 	private, public, err := vapid.GenerateVAPIDKeys()

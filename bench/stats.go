@@ -52,7 +52,9 @@ func (s *series) ratios() []float64 {
 }
 
 // between is the smallest and the largest of the rounds' ratios.
-func (s *series) between() [2]float64 { return [2]float64{slices.Min(s.ratios()), slices.Max(s.ratios())} }
+func (s *series) between() [2]float64 {
+	return [2]float64{slices.Min(s.ratios()), slices.Max(s.ratios())}
+}
 
 // spread is the widest of the rounds' ratios, up or down, as a factor of at least 1.
 func (s *series) spread() float64 {

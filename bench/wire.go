@@ -53,14 +53,15 @@ func (b Wire) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	engine := wireSide(s, nghttpdPath, pushBody, b.For)
-	warm, err := engine(ctx) // and how many h2load should send to take as long
+	// It takes a number of requests, not a time.
+	warm, err := h2load(ctx, s, 20_000, body, headers)
 	if err != nil {
 		return nil, err
 	}
+	n := int(warm.value * b.For.Seconds())
 	c := &contest{unit: "requests/s", rounds: b.Rounds, say: e.Say, sides: []side{
-		{"senders/wire", engine},
-		{"h2load", func(ctx context.Context) (sample, error) { return h2load(ctx, s, int(warm.ops), body, headers) }},
+		{"senders/wire", wireSide(s, nghttpdPath, pushBody, b.For)},
+		{"h2load", func(ctx context.Context) (sample, error) { return h2load(ctx, s, n, body, headers) }},
 		{"apns2", apns},
 	}}
 	if err := c.run(ctx); err != nil {
