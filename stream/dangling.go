@@ -68,42 +68,24 @@ func endDangling(ctx context.Context, brokers []string) error {
 	if err != nil {
 		return fmt.Errorf("write markers: %w", err)
 	}
-	var first firstError
-	written.Each(func(r kadm.TxnMarkersResponse) {
-		r.Topics.Each(func(t kadm.TxnMarkersTopicResponse) {
-			t.Partitions.Each(func(p kadm.TxnMarkersPartitionResponse) { first.set(p.Err) })
-		})
-	})
-	return first.get()
+	return markerError(written)
 }
 
 // openAt reads logs up to their ends and returns the transactions without one, by producer.
 func openAt(ctx context.Context, client *kgo.Client, left map[tp]int64) map[producer]kadm.TopicsSet {
 	open := map[tp]map[int64]int16{}
-	for len(left) > 0 {
-		// The last offsets of a compacted log may be gone; then nothing comes any more.
-		poll, cancel := context.WithTimeout(ctx, 3*time.Second)
-		fetches := client.PollFetches(poll)
-		cancel()
-		if fetches.NumRecords() == 0 {
-			break
-		}
-		for r := range fetches.RecordsAll() {
-			at := tp{r.Topic, r.Partition}
-			switch {
-			case r.Attrs.IsControl():
-				delete(open[at], r.ProducerID)
-			case r.Attrs.IsTransactional():
-				if open[at] == nil {
-					open[at] = map[int64]int16{}
-				}
-				open[at][r.ProducerID] = r.ProducerEpoch
+	readTo(ctx, client, left, func(r *kgo.Record) {
+		at := tp{r.Topic, r.Partition}
+		switch {
+		case r.Attrs.IsControl():
+			delete(open[at], r.ProducerID)
+		case r.Attrs.IsTransactional():
+			if open[at] == nil {
+				open[at] = map[int64]int16{}
 			}
-			if r.Offset >= left[at]-1 {
-				delete(left, at)
-			}
+			open[at][r.ProducerID] = r.ProducerEpoch
 		}
-	}
+	})
 	found := map[producer]kadm.TopicsSet{}
 	for at, producers := range open {
 		for id, epoch := range producers {
@@ -114,6 +96,25 @@ func openAt(ctx context.Context, client *kgo.Client, left map[tp]int64) map[prod
 		}
 	}
 	return found
+}
+
+// readTo calls each with all records up to the offsets of left, or as many as there are: the last ones of a compacted log
+// may be gone.
+func readTo(ctx context.Context, client *kgo.Client, left map[tp]int64, each func(*kgo.Record)) {
+	for len(left) > 0 {
+		poll, cancel := context.WithTimeout(ctx, 3*time.Second)
+		fetches := client.PollFetches(poll)
+		cancel()
+		if fetches.NumRecords() == 0 {
+			return
+		}
+		for r := range fetches.RecordsAll() {
+			each(r)
+			if at := (tp{r.Topic, r.Partition}); r.Offset >= left[at]-1 {
+				delete(left, at)
+			}
+		}
+	}
 }
 
 const closedName = "closed"

@@ -11,7 +11,8 @@ const (
 )
 
 // Watch says, once each, that Kafka does not answer and that it answers again, until ctx is done. Every client of a
-// process meets an outage, waits for its end and says nothing of it: one voice is enough.
+// process meets an outage, waits for its end and says nothing of it: one voice is enough. When Kafka answers, at first and
+// after an outage, Watch also looks for transactions that nobody ends.
 func (k *Kafka) Watch(ctx context.Context) error {
 	client, err := k.Client()
 	if err != nil {
@@ -21,6 +22,8 @@ func (k *Kafka) Watch(ctx context.Context) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	var since time.Time
+	mender := mender{k: k}
+	mender.begin()
 	for {
 		ping, cancel := context.WithTimeout(ctx, watchTimeout)
 		err := client.Ping(ping)
@@ -34,6 +37,10 @@ func (k *Kafka) Watch(ctx context.Context) error {
 		case err == nil && !since.IsZero():
 			k.Log.Info("Kafka answers again", "after", time.Since(since).Round(time.Second))
 			since = time.Time{}
+			mender.begin()
+		}
+		if err == nil {
+			mender.look(ctx, client)
 		}
 		select {
 		case <-ctx.Done():
