@@ -28,12 +28,6 @@ func AppendID(dst []byte, d *pb.Delivery) ([]byte, error) {
 	return append(dst, h[20:]...), nil
 }
 
-// ID is AppendID's text by itself.
-func ID(d *pb.Delivery) (string, error) {
-	id, err := AppendID(nil, d)
-	return string(id), err
-}
-
 // View is b as a string, without a copy of it. It is for the strings of a request, which are made in the request's own
 // buffer: from Encode to its result nobody writes there, and after it nobody has them. A string that is kept for longer,
 // as a header table keeps a field that many requests share, must not be one of these.
