@@ -172,15 +172,15 @@ func (c *Client) dialMore() {
 	c.wg.Go(c.connect)
 }
 
-// take moves requests from the queue to dst: at most n, and no more bytes of bodies than budget, of which window is what the
-// peer lets through. The first may be larger when alone is set: then it goes in pieces.
-func (c *Client) take(dst []entry, n int, window, budget int64, alone bool) []entry {
+// take moves requests from the queue to dst: at most n, and no more bytes of bodies than budget, and than the peer's window
+// has room for. The first may be larger if it is larger than pieces: then it goes as the window opens.
+func (c *Client) take(dst []entry, n int, window, budget, pieces int64) []entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(dst) < n && c.queue.n > 0 {
 		size := int64(len(c.queue.at(0).req.Body))
 		switch {
-		case len(dst) == 0 && (size <= window || alone && window > 0):
+		case len(dst) == 0 && (size <= window || size > pieces && window > 0):
 		case size <= window && size <= budget:
 		default:
 			n = len(dst)

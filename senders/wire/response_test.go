@@ -40,7 +40,7 @@ func TestMalformedResponses(t *testing.T) {
 		"connection":                         head(":status", "200", "connection", "close"),
 		"transfer-encoding":                  head(":status", "200", "transfer-encoding", "chunked"),
 		"upgrade":                            head(":status", "200", "upgrade", "h2c"),
-		"more fields than 16 KiB":            head(":status", "200", "a", strings.Repeat("a", 8100), "b", strings.Repeat("b", 8150)),
+		"more fields than 16 KiB":            head(":status", "200", "a", strings.Repeat("a", 8160), "b", strings.Repeat("b", 8150)),
 		"a content-length of letters":        head(":status", "200", "content-length", "x"),
 		"a negative content-length":          head(":status", "200", "content-length", "-1"),
 		"two content-lengths":                head(":status", "200", "content-length", "0", "content-length", "1"),

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -66,7 +67,7 @@ func (c *conn) gather() (full bool) {
 		if n <= 0 {
 			break
 		}
-		c.batch = c.client.take(c.batch[:0], min(n, 64), c.window, int64(writeSize-len(c.out)), c.streams.live == 0)
+		c.batch = c.client.take(c.batch[:0], min(n, 64), c.window, int64(writeSize-len(c.out)), c.pieces())
 		if len(c.batch) == 0 {
 			break
 		}
@@ -83,6 +84,19 @@ func (c *conn) gather() (full bool) {
 		return true
 	}
 	return false
+}
+
+// pieces is the size above which a body is begun although the window has no room for all of it: any when nothing else could
+// open the window, and otherwise one that no window may ever have room for, if it is the only such.
+func (c *conn) pieces() int64 {
+	switch {
+	case c.streams.live == 0:
+		return 0
+	case len(c.partial) == 0:
+		return defaultWindow
+	default:
+		return math.MaxInt64
+	}
 }
 
 // open starts a request. It is false when the connection's stream ids are used up. It must be called with mu held.
