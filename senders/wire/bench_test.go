@@ -2,14 +2,10 @@ package wire
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -80,57 +76,6 @@ func quickConn(nc net.Conn) {
 			}
 		}
 	}
-}
-
-// child is nghttpd as a process of its own.
-func child(tb testing.TB) (addr string) {
-	tb.Helper()
-	binary, err := exec.LookPath("nghttpd")
-	if err != nil {
-		if binary = "/usr/sbin/nghttpd"; !exists(binary) {
-			tb.Skip("nghttpd is not installed")
-		}
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	addr = listener.Addr().String()
-	_ = listener.Close()
-	_, port, _ := net.SplitHostPort(addr)
-	cert, key := pemFiles(tb)
-	root := tb.TempDir()
-	if err := os.MkdirAll(filepath.Join(root, "3/device"), 0o755); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, "3/device/abc"), nil, 0o600); err != nil {
-		tb.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, binary, "-a", "127.0.0.1", "-m", "1000", "-w", "20", "-W", "30", "-d", root, port, key, cert)
-	if err := cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait()
-	})
-	for {
-		nc, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = nc.Close()
-			return addr
-		}
-		if cmd.ProcessState != nil {
-			tb.Fatal("nghttpd did not start")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-func exists(file string) bool {
-	_, err := os.Stat(file)
-	return err == nil
 }
 
 // pump keeps requests in flight: each result sends its request again, until n have been answered.
@@ -226,4 +171,4 @@ func benchmark(b *testing.B, addr string) {
 func BenchmarkFramer(b *testing.B) { benchmark(b, quick(b)) }
 
 // BenchmarkNghttpd has the server in a process of its own: the CPU is the client's.
-func BenchmarkNghttpd(b *testing.B) { benchmark(b, child(b)) }
+func BenchmarkNghttpd(b *testing.B) { benchmark(b, nghttpd(b, "-m", "1000", "-w", "20", "-W", "30")) }

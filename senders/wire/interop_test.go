@@ -92,3 +92,56 @@ func TestAgainstNetHTTP(t *testing.T) {
 		}
 	}
 }
+
+// through sends n requests with bodies of up to 8 KiB, 300 at a time, and counts the statuses.
+func through(t *testing.T, o Options, n int) map[int]int {
+	t.Helper()
+	o.TLS = clientTLS()
+	c := New(o)
+	defer c.Close()
+	s := newSink()
+	for sent := 0; sent < n; sent += 300 {
+		var batch []*Request
+		for i := sent; i < min(sent+300, n); i++ {
+			r := push(s, i)
+			r.Body = make([]byte, i%8192)
+			r.Deadline = time.Now().Add(30 * time.Second)
+			batch = append(batch, r)
+		}
+		c.Send(batch)
+		s.wait(sent + len(batch))
+	}
+	statuses := map[int]int{}
+	for _, g := range s.got {
+		statuses[g.Status]++
+		if g.Err != nil {
+			t.Error(g.Err)
+		}
+	}
+	return statuses
+}
+
+func TestAgainstNghttpd(t *testing.T) {
+	for name, args := range map[string][]string{
+		"as it is":      nil,
+		"small windows": {"-w", "10", "-W", "12", "-m", "7", "-c", "64"},
+		"large ones":    {"-w", "20", "-W", "30", "-m", "5000", "-b", "100"},
+		"trailers":      {"--trailer", "a: b"},
+		"early":         {"--early-response"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := through(t, Options{Addr: nghttpd(t, args...), MaxConns: 1}, 2000)
+			if got[200] != 2000 {
+				t.Errorf("statuses %v", got)
+			}
+		})
+	}
+}
+
+// nginx says GOAWAY after a number of requests, and answers those before it: none is lost, and none is an error.
+func TestAgainstNginx(t *testing.T) {
+	got := through(t, Options{Addr: nginx(t, 100), MaxConns: 2}, 2000)
+	if got[201] != 2000 {
+		t.Errorf("statuses %v", got)
+	}
+}

@@ -1,0 +1,23 @@
+package wire
+
+import "testing"
+
+// TestAllocations holds the path of a request to what it allocates: nothing, once the client has been under load.
+func TestAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	c := New(Options{Addr: quick(t), TLS: clientTLS(), MaxConns: 1})
+	defer c.Close()
+	p := &pump{client: c}
+	requests := pushes(p, 500)
+	p.run(requests, 20000)
+	const each = 10000
+	// crypto/tls and the timer of a write deadline make a few for each write, of which there is one for many requests.
+	if n := testing.AllocsPerRun(10, func() { p.run(requests, each) }) / each; n > 0.02 {
+		t.Errorf("%.3f allocations for each request", n)
+	}
+	if text := p.failed.Load(); text != nil {
+		t.Error(*text)
+	}
+}
