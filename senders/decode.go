@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/message"
 	"github.com/belfry/belfry/schemas"
@@ -21,19 +20,20 @@ const maxDelivery = 512 << 10
 // unreadable is why a record is not a delivery of its lane. It names no content.
 type unreadable struct{ reason, detail string }
 
-// decode reads a delivery. One without its identity cannot be counted under any run, so it is not let in.
-func decode(t *stream.Task, p pb.Platform, c pb.Class) (*pb.Delivery, *unreadable) {
+// decode reads a delivery into j's parcel. One without its identity cannot be counted under any run, so it is not let in.
+func (j *job) decode(t *stream.Task, p pb.Platform, c pb.Class) *unreadable {
 	if len(t.Value) > maxDelivery {
-		return nil, &unreadable{"oversize", fmt.Sprintf("%d bytes; a delivery has at most %d", len(t.Value), maxDelivery)}
+		return &unreadable{"oversize", fmt.Sprintf("%d bytes; a delivery has at most %d", len(t.Value), maxDelivery)}
 	}
-	d := &pb.Delivery{}
-	if err := proto.Unmarshal(t.Value, d); err != nil {
-		return nil, &unreadable{"undecodable", "not a belfry.v1.Delivery: " + err.Error()}
+	d, err := j.parcel.decode(t.Value)
+	if err != nil {
+		return &unreadable{"undecodable", "not a belfry.v1.Delivery: " + err.Error()}
 	}
 	if fault := incomplete(d, p, c); fault != "" {
-		return nil, &unreadable{"undecodable", fault}
+		return &unreadable{"undecodable", fault}
 	}
-	return d, nil
+	j.task, j.delivery = t, d
+	return nil
 }
 
 // incomplete says what a delivery lacks, or "".

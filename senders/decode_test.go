@@ -52,7 +52,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add(encode(inlineDelivery(schemas.RunMessages, "one")))
 	f.Add([]byte("\xff\xff"))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		d, bad := decode(&stream.Task{Value: value}, fcm, bulk)
+		j := &job{}
+		bad := j.decode(&stream.Task{Value: value}, fcm, bulk)
+		d := j.delivery
 		if (d == nil) == (bad == nil) {
 			t.Fatal("neither a delivery nor a reason")
 		}

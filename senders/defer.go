@@ -29,21 +29,21 @@ func backoff(attempt uint32, floor time.Duration) time.Duration {
 }
 
 // later puts off a delivery whose attempt failed, or ends it when that was the last one.
-func (l *Lane) later(j *job, v Verdict, now time.Time) {
+func (l *Lane) later(p *packer, j *job, v Verdict, now time.Time) {
 	if v.Unknown && j.message.Message().GetOnUnknown() == pb.OnUnknown_ON_UNKNOWN_DROP {
-		l.bury(j, "unknown", "unknown", v.Code, now)
+		l.bury(p, j, "unknown", "unknown", v.Code, now)
 		return
 	}
 	if j.attempts() >= attemptsAtMost {
-		l.bury(j, v.Code, "exhausted", v.Code, now)
+		l.bury(p, j, v.Code, "exhausted", v.Code, now)
 		return
 	}
-	l.postpone(j, v, backoff(j.attempts(), v.After), now)
+	l.postpone(p, j, v, backoff(j.attempts(), v.After), now)
 }
 
 // postpone sends a delivery to the retry topic of the wanted wait, and tells the ledger when it is news. The wait gives
 // way to the delivery's end, but not below the verdict's own.
-func (l *Lane) postpone(j *job, v Verdict, wait time.Duration, now time.Time) {
+func (l *Lane) postpone(p *packer, j *job, v Verdict, wait time.Duration, now time.Time) {
 	d := j.delivery
 	tier, due := retryAt(wait, now)
 	if due.UnixMilli() >= d.ExpiresAt {
@@ -53,13 +53,11 @@ func (l *Lane) postpone(j *job, v Verdict, wait time.Duration, now time.Time) {
 		tier, due = retryAt(0, now)
 	}
 	if due.UnixMilli() >= d.ExpiresAt {
-		l.end(j, expired, now)
+		l.end(p, j, expired, now)
 		return
 	}
-	outs := make([]stream.Output, 0, 2)
 	if v.Next == Later || d.LastCode != v.Code {
-		deferred := Verdict{Outcome: pb.Outcome_OUTCOME_DEFERRED, Code: v.Code}
-		outs = append(outs, l.result(j, deferred, now))
+		p.result(j, Verdict{Outcome: pb.Outcome_OUTCOME_DEFERRED, Code: v.Code}, now)
 	}
 	if v.Next == Later {
 		d.FirstAttemptAt = j.firstAttempt()
@@ -68,8 +66,8 @@ func (l *Lane) postpone(j *job, v Verdict, wait time.Duration, now time.Time) {
 	d.LastCode = valid(v.Code)
 	d.Parked = v.Next == putOff
 	d.DueAt = due.UnixMilli()
-	outs = append(outs, stream.Output{Topic: schemas.TopicRetry(l.Provider.Platform(), tier), Key: j.task.Key, Value: encode(d)})
-	j.task.Done(outs...)
+	p.whole(j, stream.Output{Topic: schemas.TopicRetry(l.Provider.Platform(), tier), Key: j.task.Key, Value: encode(d)})
+	p.done(j)
 }
 
 // retryAt picks the tier and the moment. All of a tier wait equally long, so that a topic's records fall due in the order

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	pb "github.com/belfry/belfry/schemas/belfryv1"
-	"github.com/belfry/belfry/senders/wire"
 )
 
 // destination is the queue, the limit and the state of one Destination in one lane. Its state is for all its deliveries,
@@ -30,26 +29,18 @@ import (
 // much of a partition's window, is put off to a retry topic (park.go) without counting an attempt.
 type destination struct {
 	Destination
-	provider Provider
-	timeout  time.Duration
-	// finish ends a job, puts it off or gives it back: the lane's.
-	finish func(*job, Verdict)
-	log    *slog.Logger
-	// life ends when nobody waits for answers any more.
-	life context.Context
+	*common
 	*gates
-	// workers counts the goroutines of all the lane's destinations: one for each request in flight, since the libraries'
-	// transports block. They start when there is work within the limit and end when there is none.
-	workers *sync.WaitGroup
 
 	mu    sync.Mutex // guards what follows, and the gates
 	queue queue
-	// shares is what the queue holds of each partition's window.
-	shares   map[int32]share
+	// shares is what the queue holds of each partition's window, by partition.
+	shares   []share
 	inFlight int
 	limit    limit
-	cores    *pressure
-	state    pb.DestinationState
+	// pumping says that a goroutine makes requests of what is queued (pump.go).
+	pumping bool
+	state   pb.DestinationState
 	// epoch grows with every change of state.
 	epoch   uint64
 	probing bool
@@ -93,23 +84,42 @@ var (
 	holdStop   = [2]time.Duration{5 * time.Second, time.Minute}
 )
 
-func newDestination(where Destination, p Provider, g *gates, timeout time.Duration, finish func(*job, Verdict), life context.Context, workers *sync.WaitGroup, log *slog.Logger) *destination {
+// common is what a lane's destinations share.
+type common struct {
+	provider Provider
+	timeout  time.Duration
+	// finish ends jobs, puts them off or gives them back: the lane's. It has them then.
+	finish func(ends []ended, now time.Time)
+	log    *slog.Logger
+	// life ends when nobody waits for answers any more.
+	life context.Context
+	// pumps counts the goroutines that make requests, one for each destination that has any to make.
+	pumps    sync.WaitGroup
+	requests pool[Request]
+	// cores is nil in a lane that gives way to nobody.
+	cores *pressure
+}
+
+func newDestination(where Destination, g *gates, c *common) *destination {
 	return &destination{
-		Destination: where, provider: p, gates: g, timeout: timeout, finish: finish, life: life, workers: workers, log: log,
-		shares: map[int32]share{}, parked: map[int64]uint64{}, limit: newLimit(p.Ceiling(where)), state: stateOpen,
+		Destination: where, common: c, gates: g,
+		parked: map[int64]uint64{}, limit: newLimit(c.provider.Ceiling(where)), state: stateOpen,
 	}
 }
 
-// push takes a job. It never waits.
-func (d *destination) push(j *job) {
-	j.queued = time.Now()
+// push takes jobs. It never waits.
+func (d *destination) push(jobs []*job, now time.Time) {
+	var gone []ended
 	d.mu.Lock()
-	kept := d.enqueue(j, d.queue.push)
-	d.start(j.queued)
-	d.mu.Unlock()
-	if !kept {
-		d.finish(j, Verdict{Next: giveBack})
+	for _, j := range jobs {
+		j.queued = now
+		if !d.enqueue(j, d.queue.push) {
+			gone = append(gone, ended{j, Verdict{Next: giveBack}})
+		}
 	}
+	d.start(now)
+	d.mu.Unlock()
+	d.finish(gone, now)
 }
 
 // enqueue and dequeue keep shares in step with the queue. A job whose assignment is over is not taken: release, which
@@ -123,26 +133,21 @@ func (d *destination) enqueue(j *job, put func(*job)) bool {
 	return true
 }
 
-func (d *destination) dequeue(now time.Time) *job {
-	j := d.queue.pop(func(j *job) bool { return d.let(j, now) })
-	if j != nil {
-		d.account(j, -1)
-	}
-	return j
-}
-
 // ready says whether a request may begin. Called with mu held.
 func (d *destination) ready(now time.Time) bool {
-	switch {
-	case d.queue.len() == 0 || d.life.Err() != nil || d.laneHeld():
-		return false
-	case d.state == stateOpen && d.inFlight >= d.slots():
-		return false
-	case d.state != stateOpen && (d.probing || now.Before(d.until)):
+	if d.queue.len() == 0 || d.life.Err() != nil || !d.room(now) || d.laneHeld() {
 		return false
 	}
 	_, held := d.held()
 	return held == nil
+}
+
+// room says whether the destination takes one more. Called with mu held.
+func (d *destination) room(now time.Time) bool {
+	if d.state == stateOpen {
+		return d.inFlight < d.slots()
+	}
+	return !d.probing && !now.Before(d.until)
 }
 
 // slots is the most in flight, by what the provider takes and by what this machine can do. Called with mu held.
@@ -155,102 +160,6 @@ func (d *destination) flying() int {
 	return d.inFlight
 }
 
-// start gives work to new workers while there is work to begin. Called with mu held.
-func (d *destination) start(now time.Time) {
-	for j := d.begin(now); j != nil; j = d.begin(now) {
-		d.workers.Go(func() { d.work(j) })
-	}
-}
-
-// begin takes the next job into flight, or returns nil when none may go. Called with mu held.
-func (d *destination) begin(now time.Time) *job {
-	if !d.ready(now) {
-		return nil
-	}
-	j := d.dequeue(now)
-	if j == nil {
-		return nil
-	}
-	if d.inFlight == 0 {
-		d.busy = now
-	}
-	d.inFlight++
-	d.probing = d.state != stateOpen
-	j.begun, j.epoch = now, d.epoch
-	return j
-}
-
-// work is one worker: it asks about one job after another while it may.
-func (d *destination) work(j *job) {
-	for j != nil {
-		v, heard := d.ask(j)
-		now := time.Now()
-		d.mu.Lock()
-		kept := d.learn(j, v, heard, now)
-		d.mu.Unlock()
-		if !kept {
-			d.finish(j, v)
-		}
-		j = d.next()
-	}
-}
-
-// next is the worker's next job, or nil when there is none within the limit.
-func (d *destination) next() *job {
-	now := time.Now()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	j := d.begin(now)
-	d.start(now) // The limit may have grown, or the destination opened.
-	return j
-}
-
-// ask makes the request and reads the answer. heard is false when the provider was not asked, or there was no answer to
-// learn from.
-func (d *destination) ask(j *job) (v Verdict, heard bool) {
-	if v, ok := j.check(j.begun); !ok {
-		return v, false
-	}
-	request := &Request{}
-	if err := d.provider.Encode(request, j.delivery, j.message, j.begun); err != nil {
-		return refusal(err, ScopeMessage), false
-	}
-	answered := make(reply, 1)
-	request.Handler = answered
-	for range againAtMost {
-		now := time.Now()
-		if v, ok := j.check(now); !ok {
-			return v, false
-		}
-		request.Deadline = j.deadline(now, d.timeout)
-		d.provider.Send([]*Request{request})
-		var res wire.Result
-		select {
-		case res = <-answered:
-		case <-d.life.Done():
-			return Verdict{Next: giveBack}, false
-		}
-		switch refused := (*Refusal)(nil); {
-		case res.Err == nil:
-		case errors.Is(res.Err, ErrNoToken):
-			return Verdict{Next: noToken, Code: "no-token"}, true
-		case errors.As(res.Err, &refused):
-			return refusal(res.Err, ScopeMessage), false
-		}
-		j.asked = true
-		if v = d.provider.Classify(request, &res); v.Next != Again {
-			return v, true
-		}
-	}
-	v.Next = Later
-	return v, true
-}
-
-// reply takes one request's result to the worker that waits for it.
-type reply chan wire.Result
-
-func (r reply) Answered(results []wire.Result) { r <- results[0] }
-
 // refusal is what becomes of a delivery that cannot be sent at all: for the device's sake or for the message's.
 func refusal(err error, scope Scope) Verdict {
 	var r *Refusal
@@ -261,7 +170,7 @@ func refusal(err error, scope Scope) Verdict {
 }
 
 // learn draws from one answer what it says about the destination, and keeps the job when it is to be asked again here.
-// Called with mu held.
+// heard is false when the provider was not asked, or there was no answer to learn from. Called with mu held.
 func (d *destination) learn(j *job, v Verdict, heard bool, now time.Time) (kept bool) {
 	d.inFlight--
 	current := j.epoch == d.epoch

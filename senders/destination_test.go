@@ -21,7 +21,7 @@ type bench struct {
 	provider *fakeProvider
 	life     context.Context
 	stop     context.CancelFunc
-	workers  sync.WaitGroup
+	common   common
 	budget   share
 	all      []*destination
 	valve    *valve
@@ -45,23 +45,27 @@ func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*wire.
 	b.valve.own(1, 1)
 	b.life, b.stop = context.WithCancel(t.Context())
 	b.provider.ctx = b.life
-	t.Cleanup(func() { b.stop(); b.workers.Wait(); b.provider.out.Wait() })
+	b.common = common{provider: b.provider, timeout: 10 * time.Second, life: b.life, log: slog.New(slog.DiscardHandler), finish: b.finish}
+	t.Cleanup(func() { b.stop(); b.common.pumps.Wait(); b.provider.out.Wait() })
 	return b
 }
 
 func (b *bench) destination(name string) *destination {
-	finish := func(j *job, v Verdict) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if _, twice := b.ended[j]; twice {
-			b.t.Error("a job was finished twice")
-		}
-		b.ended[j] = v
-	}
 	where := Destination{App: "shop", Name: name}
-	d := newDestination(where, b.provider, b.valve.gates(where, b.provider.rate), 10*time.Second, finish, b.life, &b.workers, slog.New(slog.DiscardHandler))
+	d := newDestination(where, b.valve.gates(where, b.provider.rate), &b.common)
 	b.all = append(b.all, d)
 	return d
+}
+
+func (b *bench) finish(ends []ended, _ time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range ends {
+		if _, twice := b.ended[e.job]; twice {
+			b.t.Error("a job was finished twice")
+		}
+		b.ended[e.job] = e.verdict
+	}
 }
 
 // push gives a destination n jobs of partition 0 that expire in a day.
@@ -69,19 +73,19 @@ func (b *bench) push(d *destination, n int) []*job {
 	jobs := make([]*job, n)
 	for i := range jobs {
 		jobs[i] = b.job(d, 24*time.Hour)
-		d.push(jobs[i])
 	}
+	d.push(jobs, time.Now())
 	return jobs
 }
 
 func (b *bench) job(d *destination, ttl time.Duration) *job {
-	return &job{
+	return &job{trip: trip{
 		ctx: b.t.Context(), task: &stream.Task{Value: []byte("record")},
 		delivery: &pb.Delivery{
 			App: d.App, ExpiresAt: time.Now().Add(ttl).UnixMilli(),
 			Target: &pb.Target{Kind: &pb.Target_Fcm{Fcm: &pb.FcmTarget{Token: d.Name}}},
 		},
-	}
+	}}
 }
 
 // pass lets time go by with the lane's ticks.
@@ -339,8 +343,8 @@ func TestExpiredInQueueIsNeverSent(t *testing.T) {
 		b.provider.ceiling = 1
 		d := b.destination("x")
 		first, second := b.job(d, time.Hour), b.job(d, 2*time.Second)
-		d.push(first)
-		d.push(second)
+		d.push([]*job{first}, time.Now())
+		d.push([]*job{second}, time.Now())
 		b.pass(8 * time.Second)
 		if v, _ := b.verdict(second); v != expired {
 			t.Errorf("the second got %+v", v)
@@ -357,8 +361,9 @@ func TestDeadlineEndsAtExpiry(t *testing.T) {
 		d := b.destination("x")
 		j := b.job(d, 2*time.Second)
 		start := time.Now()
-		d.push(j)
-		b.workers.Wait()
+		d.push([]*job{j}, time.Now())
+		b.common.pumps.Wait()
+		b.provider.out.Wait()
 		if took := time.Since(start); took != 2*time.Second {
 			t.Errorf("the request had %v of a delivery with 2 s left", took)
 		}
@@ -378,7 +383,7 @@ func TestReleaseGivesBackWhatWasNotBegun(t *testing.T) {
 		for range 10 {
 			j := b.job(d, time.Hour)
 			j.ctx = ctx
-			d.push(j)
+			d.push([]*job{j}, time.Now())
 			leaving = append(leaving, j)
 		}
 		staying := b.push(d, 3)
@@ -390,7 +395,7 @@ func TestReleaseGivesBackWhatWasNotBegun(t *testing.T) {
 		}
 		late := b.job(d, time.Hour)
 		late.ctx = ctx
-		d.push(late)
+		d.push([]*job{late}, time.Now())
 		if v, _ := b.verdict(late); v.Next != giveBack {
 			t.Errorf("a job pushed after its assignment's end got %+v", v)
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/belfry/belfry/message"
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders/wire"
 )
@@ -62,7 +64,7 @@ func (f *fakeProvider) life() context.Context {
 func (f *fakeProvider) Send(batch []*Request) {
 	for _, r := range batch {
 		f.mu.Lock()
-		f.sent = append(f.sent, &Request{Delivery: r.Delivery, Destination: r.Destination, Request: wire.Request{Body: bytes.Clone(r.Body)}})
+		f.sent = append(f.sent, &Request{Delivery: proto.CloneOf(r.Delivery), Destination: r.Destination, Request: wire.Request{Body: bytes.Clone(r.Body)}})
 		f.mu.Unlock()
 		f.out.Go(func() {
 			ctx, cancel := context.WithDeadline(f.life(), r.Deadline)

@@ -9,24 +9,40 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// job is one delivery on its way through a lane. One goroutine has it at a time.
+// job is one delivery on its way through a lane. One goroutine has it at a time. When it has ended, it is the next one's.
 type job struct {
+	trip
+	parcel
+}
+
+// trip is what concerns one delivery alone.
+type trip struct {
 	task *stream.Task
 	// ctx ends with the task's assignment.
 	ctx      context.Context
-	delivery *pb.Delivery
+	delivery *pb.Delivery // the parcel's, or one of its own
 	// run is nil for a delivery that carries its message.
 	run     *run
 	message *message.Compiled
+	// request is nil until the first is made.
+	request *Request
 
 	// asked says that the provider was asked at least once.
 	asked bool
 	// refreshed says that the provider's token was renewed for it once.
 	refreshed bool
-	queued    time.Time
-	begun     time.Time
+	// repeats counts the requests of this attempt that the provider did not process.
+	repeats uint8
+	queued  time.Time
+	begun   time.Time
 	// epoch is the destination's at the time of asking: an answer speaks only about the state it was asked in.
 	epoch uint64
+}
+
+// ended is a job with what is to become of it.
+type ended struct {
+	*job
+	verdict Verdict
 }
 
 // Words that only the engine says, beyond a provider's verdicts.

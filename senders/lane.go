@@ -2,8 +2,6 @@ package senders
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -32,21 +30,20 @@ type Options struct {
 type Lane struct {
 	Options
 	name     string // as in slog: apns.bulk
-	log      *slog.Logger
 	consumer *stream.Consumer
 	budget   share
 	valve    *valve
 	messages inlineMessages
-	// cores is nil in the urgent class, which gives way to nobody.
-	cores *pressure
+	// results is the topic of outcomes.
+	results string
+	common
+	jobs       pool[job]
+	packers    sync.Pool
+	admissions sync.Pool
 	// partitions is how many the topic has.
 	partitions atomic.Int32
 	// finished counts ends, for the drain rate.
 	finished atomic.Uint64
-
-	// life ends when nobody waits for answers any more.
-	life    context.Context
-	workers sync.WaitGroup
 
 	mu sync.Mutex // guards what follows
 	// destinations are as many as the provider's configuration has: it bounds the web push origins that it names.
@@ -60,6 +57,10 @@ const (
 	windowBytes   = 16 << 20
 	// tickEvery is how soon a probe that is due, a stuck destination and the end of an assignment are noticed.
 	tickEvery = 100 * time.Millisecond
+	// keepJobs and keepRequests are what is kept of them for the next deliveries: two full windows' worth, and more requests
+	// than any destination may have in flight.
+	keepJobs     = 2 * windowRecords
+	keepRequests = 4096
 )
 
 // NewLane makes a lane. It starts with Run.
@@ -71,12 +72,16 @@ func NewLane(o Options) *Lane {
 	l := &Lane{
 		Options:      o,
 		name:         name,
-		log:          o.Kafka.Log.With("lane", name),
 		budget:       share{windowRecords / shareOf, windowBytes / shareOf},
 		valve:        newValve(o.Provider.Platform(), o.Class, o.Control.Get),
 		destinations: map[Destination]*destination{},
 		assignments:  map[int32]context.Context{},
+		results:      schemas.TopicResults(o.Provider.Platform()),
 	}
+	l.common = common{provider: o.Provider, timeout: o.Timeout, finish: l.finish, log: o.Kafka.Log.With("lane", name)}
+	l.jobs.most, l.requests.most = keepJobs, keepRequests
+	l.packers.New = func() any { return &packer{lane: l} }
+	l.admissions.New = func() any { return &admission{} }
 	if o.Class == pb.Class_CLASS_BULK {
 		l.cores = newPressure()
 	}
@@ -116,7 +121,7 @@ func (l *Lane) Run(ctx context.Context) error {
 	err = l.consumer.Run(ctx)
 	stop()
 	ticks.Wait()
-	l.workers.Wait()
+	l.pumps.Wait()
 	return err
 }
 
@@ -182,12 +187,14 @@ func (l *Lane) assignmentsEnded() bool {
 // handle brings records to their destinations. It waits only for a campaign that the view has not seen yet.
 func (l *Lane) handle(ctx context.Context, tasks []*stream.Task) {
 	l.note(ctx, tasks[0].Partition)
-	for i, t := range tasks {
+	for len(tasks) > 0 {
 		if ctx.Err() != nil {
-			stream.Release(tasks[i:])
+			stream.Release(tasks)
 			return
 		}
-		l.admit(ctx, t)
+		n := min(len(tasks), batchAtMost)
+		l.admit(ctx, tasks[:n], time.Now())
+		tasks = tasks[n:]
 	}
 }
 
@@ -202,34 +209,6 @@ func (l *Lane) note(ctx context.Context, partition int32) {
 			d.release()
 		}
 	}
-}
-
-// admit takes one record: to its destination's queue, or to its end at once.
-func (l *Lane) admit(ctx context.Context, t *stream.Task) {
-	d, err := decode(t, l.Provider.Platform(), l.Class)
-	if err != nil {
-		t.Done(t.DeadLetter(schemas.TopicDead(l.Provider.Platform()), err.reason, err.detail))
-		return
-	}
-	j := &job{task: t, ctx: ctx, delivery: d}
-	if v, ok := l.resolve(j); !ok {
-		l.finish(j, v)
-		return
-	}
-	if v, ok := j.check(time.Now()); !ok {
-		l.finish(j, v)
-		return
-	}
-	where, refused := l.Provider.Destination(d)
-	if refused != nil {
-		l.finish(j, refusal(refused, ScopeDevice))
-		return
-	}
-	to := l.destination(where)
-	if due := time.UnixMilli(d.DueAt); d.Parked && time.Now().Before(due) {
-		to.unpark(due)
-	}
-	to.push(j)
 }
 
 // wants says whether a parked delivery should come back now: its campaign and its destination go on, or it has come to its
@@ -253,29 +232,6 @@ func (l *Lane) wants(p *parked, now time.Time) bool {
 	return d.wants(now)
 }
 
-// resolve finds the run and the message.
-func (l *Lane) resolve(j *job) (Verdict, bool) {
-	var err error
-	if j.delivery.Message != nil {
-		j.message, err = l.messages.compile(j.task.Value, j.delivery)
-	} else {
-		j.run, err = l.Runs.lookup(j.ctx, j.delivery.App, j.delivery.Run, j.task.Timestamp)
-		if err == nil {
-			j.message, err = j.run.message()
-		}
-	}
-	switch {
-	case err == nil:
-		return Verdict{}, true
-	case j.ctx.Err() != nil:
-		return Verdict{Next: giveBack}, false
-	case errors.Is(err, errUnknownRun):
-		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_DEAD, Code: "unknown-run"}, false
-	default:
-		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-message", Scope: ScopeMessage}, false
-	}
-}
-
 func (l *Lane) destination(where Destination) *destination {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -286,8 +242,7 @@ func (l *Lane) destination(where Destination) *destination {
 			// What somebody waits for is few, and is not held back for the sake of a campaign: the provider says if it is too much.
 			quota = l.Provider.Rate(where)
 		}
-		d = newDestination(where, l.Provider, l.valve.gates(where, quota), l.Timeout, l.finish, l.life, &l.workers, l.log)
-		d.cores = l.cores
+		d = newDestination(where, l.valve.gates(where, quota), &l.common)
 		l.destinations[where] = d
 	}
 	return d

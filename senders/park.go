@@ -46,14 +46,12 @@ type share struct {
 
 // account keeps shares. Called with mu held.
 func (d *destination) account(j *job, n int) {
-	s := d.shares[j.task.Partition]
-	s.records += n
-	s.bytes += int64(n * len(j.task.Value))
-	if s.records == 0 {
-		delete(d.shares, j.task.Partition)
-		return
+	at := int(j.task.Partition)
+	if at >= len(d.shares) {
+		d.shares = append(d.shares, make([]share, at+1-len(d.shares))...)
 	}
-	d.shares[j.task.Partition] = s
+	d.shares[at].records += n
+	d.shares[at].bytes += int64(n * len(j.task.Value))
 }
 
 // idle says that the destination is at work and would take more than it gets.
@@ -89,17 +87,16 @@ func (d *destination) tick(now time.Time, othersIdle bool, budget share) {
 	moved := d.overdue(now, othersIdle, budget)
 	over := d.over(now)
 	d.mu.Unlock()
-	for _, m := range moved {
-		v, ok := m.check(now)
-		if ok {
-			v = m.away
+	for i := range moved {
+		if v, ok := moved[i].check(now); !ok {
+			moved[i].verdict = v
 		}
-		d.finish(m.job, v)
 	}
 	for _, j := range over {
 		v, _ := j.check(now)
-		d.finish(j, v)
+		moved = append(moved, ended{j, v})
 	}
+	d.finish(moved, now)
 }
 
 // over takes out what needs no request any more, once a second while the lane is paused: cancelled, or expired. Otherwise
@@ -125,20 +122,14 @@ func (d *destination) takeOut(match func(*job) bool) []*job {
 	})
 }
 
-// moved is a job on its way to a retry topic.
-type moved struct {
-	*job
-	away Verdict
-}
-
 // overdue takes out of the queue what is to be put off. Called with mu held.
-func (d *destination) overdue(now time.Time, othersIdle bool, budget share) []moved {
+func (d *destination) overdue(now time.Time, othersIdle bool, budget share) []ended {
 	stuck := d.stuck(now, othersIdle)
 	if !stuck && now.Sub(d.paced) > starvedFor {
 		return nil
 	}
 	before := int(d.parkedCount(now))
-	var out []moved
+	var out []ended
 	for _, j := range d.takeOut(func(j *job) bool {
 		paced := !stuck && j.run != nil && j.run.flow.starved(now)
 		if !stuck && !paced {
@@ -148,7 +139,7 @@ func (d *destination) overdue(now time.Time, othersIdle bool, budget share) []mo
 		full := s.records > budget.records || s.bytes > budget.bytes
 		return full || now.Sub(j.queued) >= patience && (stuck || othersIdle)
 	}) {
-		out = append(out, moved{j, d.away(j, before+len(out), stuck, now)})
+		out = append(out, ended{j, d.away(j, before+len(out), stuck, now)})
 	}
 	return out
 }
@@ -243,7 +234,9 @@ func (d *destination) release() {
 	d.mu.Lock()
 	gone := d.takeOut(func(j *job) bool { return j.ctx.Err() != nil })
 	d.mu.Unlock()
-	for _, j := range gone {
-		d.finish(j, Verdict{Next: giveBack})
+	ends := make([]ended, len(gone))
+	for i, j := range gone {
+		ends[i] = ended{j, Verdict{Next: giveBack}}
 	}
+	d.finish(ends, time.Now())
 }

@@ -11,65 +11,73 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// finish is where every delivery leaves the lane: with its outcome, to a retry topic, or back to the partition.
-func (l *Lane) finish(j *job, v Verdict) {
-	now := time.Now()
+// finish is where deliveries leave the lane: with their outcome, to a retry topic, or back to the partition. Their jobs are
+// the lane's to use again.
+func (l *Lane) finish(ends []ended, now time.Time) {
+	if len(ends) == 0 {
+		return
+	}
+	p := l.packers.Get().(*packer)
+	for i := range ends {
+		l.settle(p, ends[i].job, ends[i].verdict, now)
+	}
+	p.flush()
+	l.packers.Put(p)
+	l.recycle(ends)
+}
+
+// settle notes what becomes of one delivery.
+func (l *Lane) settle(p *packer, j *job, v Verdict, now time.Time) {
 	switch v.Next {
 	case End:
-		l.end(j, v, now)
+		l.end(p, j, v, now)
 	case Later:
-		l.later(j, v, now)
+		l.later(p, j, v, now)
 	case putOff:
-		l.postpone(j, v, v.After, now)
+		l.postpone(p, j, v, v.After, now)
 	default:
 		// giveBack, or what a destination would have asked again: its assignment is over.
 		j.task.Release()
 	}
 }
 
+// recycle takes back what ended jobs were carried in.
+func (l *Lane) recycle(ends []ended) {
+	jobs, requests := make([]*job, 0, batchAtMost), make([]*Request, 0, batchAtMost)
+	for len(ends) > 0 {
+		n := min(len(ends), batchAtMost)
+		for _, e := range ends[:n] {
+			if r := e.request; r != nil {
+				r.Tag, r.Handler, r.Delivery = nil, nil, nil
+				requests = append(requests, r)
+			}
+			e.trip = trip{}
+			e.empty()
+			jobs = append(jobs, e.job)
+		}
+		l.jobs.give(jobs)
+		l.requests.give(requests)
+		jobs, requests, ends = jobs[:0], requests[:0], ends[n:]
+	}
+}
+
 // end writes the outcome.
-func (l *Lane) end(j *job, v Verdict, now time.Time) {
+func (l *Lane) end(p *packer, j *job, v Verdict, now time.Time) {
 	if v.Outcome == pb.Outcome_OUTCOME_DEAD {
-		l.bury(j, v.Code, v.Code, "", now)
+		l.bury(p, j, v.Code, v.Code, "", now)
 		return
 	}
-	l.finished.Add(1)
-	j.task.Done(l.result(j, v, now))
+	p.finished++
+	p.result(j, v, now)
+	p.done(j)
 }
 
 // bury ends a delivery as dead: word is its code in the accounts, reason and code stand in its letter.
-func (l *Lane) bury(j *job, word, reason, code string, now time.Time) {
-	l.finished.Add(1)
-	j.task.Done(
-		l.result(j, Verdict{Outcome: pb.Outcome_OUTCOME_DEAD, Code: word}, now),
-		l.letter(j, reason, code, now),
-	)
-}
-
-// result is what the ledger counts.
-func (l *Lane) result(j *job, v Verdict, now time.Time) stream.Output {
-	d := j.delivery
-	r := &pb.Result{
-		Delivery: d.Id, Outcome: v.Outcome, Code: v.Code, At: now.UnixMilli(), Attempt: j.attempts(),
-		Planned: transactional(d) && d.Attempt == 0 && d.LastCode == "",
-		Message: v.Outcome == pb.Outcome_OUTCOME_REJECTED && v.Scope == ScopeMessage,
-	}
-	if v.Outcome == pb.Outcome_OUTCOME_ACCEPTED {
-		r.Code = ""
-	}
-	if v.Outcome == pb.Outcome_OUTCOME_UNREGISTERED {
-		at := v.InvalidAt
-		if at == 0 {
-			at = now.UnixMilli()
-		}
-		r.Invalid = &pb.Invalid{Device: d.Device, At: at, RegisteredAt: d.RegisteredAt}
-	}
-	return stream.Output{
-		Topic: schemas.TopicResults(l.Provider.Platform()),
-		Key:   schemas.Key(d.App, d.Run),
-		Value: schemas.AppendResult(nil, r),
-		Mode:  stream.Append,
-	}
+func (l *Lane) bury(p *packer, j *job, word, reason, code string, now time.Time) {
+	p.finished++
+	p.result(j, Verdict{Outcome: pb.Outcome_OUTCOME_DEAD, Code: word}, now)
+	p.whole(j, l.letter(j, reason, code, now))
+	p.done(j)
 }
 
 // attempts counts the requests made for a delivery, this one included.

@@ -76,29 +76,49 @@ func (g *gates) slowest() float64 {
 	return g.share(slowest)
 }
 
+// tempo is the rates that hold for a batch of requests: the lane's, the app's, the destination's and the provider's.
+type tempo struct {
+	set   [4]bool
+	rates [4]float64 // this instance's part, requests a second
+}
+
+func (g *gates) tempo() (t tempo) {
+	for i, rate := range [...]float64{g.get(g.lane).GetPerSecond(), g.get(g.names[0]).GetPerSecond(), g.get(g.names[1]).GetPerSecond(), g.quota} {
+		t.set[i], t.rates[i] = rate != 0, g.share(rate)
+	}
+	return t
+}
+
 // let says whether one more request may go, and counts it if so. The destination's lock is held.
-func (g *gates) let(j *job, now time.Time) bool {
+func (g *gates) let(j *job, t *tempo, now time.Time) bool {
 	rate := j.pace(g.valve)
 	if rate >= 0 && !j.run.flow.take(rate, now) {
 		g.paced = now
 		return false
 	}
+	if t.set == [4]bool{} || g.take(t, now) {
+		return true
+	}
+	if rate >= 0 {
+		j.run.flow.giveBack()
+	}
+	return false
+}
+
+// take takes one request off each rate, or off none.
+func (g *gates) take(t *tempo, now time.Time) bool {
 	taken := [...]*bucket{&g.flow, &g.flows[0], &g.flows[1], &g.quotaFlow}
-	rates := [...]float64{g.get(g.lane).GetPerSecond(), g.get(g.names[0]).GetPerSecond(), g.get(g.names[1]).GetPerSecond(), g.quota}
 	for i, b := range taken {
-		if rates[i] == 0 || b.take(g.share(rates[i]), now) {
+		if !t.set[i] || b.take(t.rates[i], now) {
 			continue
 		}
 		if i > 0 {
 			g.starved = now
 		}
 		for k := range i {
-			if rates[k] > 0 {
+			if t.set[k] {
 				taken[k].giveBack()
 			}
-		}
-		if rate >= 0 {
-			j.run.flow.giveBack()
 		}
 		return false
 	}

@@ -74,7 +74,7 @@ func TestPausedLaneWaitsInTheWindow(t *testing.T) {
 		d := b.destination("w")
 		jobs := b.push(d, 500)
 		short := b.job(d, 3*time.Second)
-		d.push(short)
+		d.push([]*job{short}, time.Now())
 		b.pass(time.Minute)
 		if v, ended := b.verdict(short); !ended || v.Outcome != pb.Outcome_OUTCOME_EXPIRED {
 			t.Errorf("what has expired: %v", v)
@@ -137,7 +137,7 @@ func TestCampaignsPaceIsKeptInTheLane(t *testing.T) {
 		free := b.ofRun(d, "free", nil, 1000)
 		slow.rate.Store(math.Float64bits(10))
 		for _, j := range append(paced, free...) {
-			d.push(j)
+			d.push([]*job{j}, time.Now())
 		}
 		b.pass(time.Second)
 		if got := b.count(free)[End]; got != 1000 {
@@ -182,10 +182,10 @@ func TestSmallCampaignIsNotBehindALargeOne(t *testing.T) {
 		b.budget = share{1 << 20, 1 << 40}
 		d := b.destination("w")
 		for _, j := range b.ofRun(d, "large", nil, 10_000) {
-			d.push(j)
+			d.push([]*job{j}, time.Now())
 		}
 		for _, j := range b.ofRun(d, "small", nil, 100) {
-			d.push(j)
+			d.push([]*job{j}, time.Now())
 		}
 		b.pass(10 * time.Second)
 		last := 0
@@ -241,7 +241,7 @@ func TestOutageDoesNotGoRoundAndRound(t *testing.T) {
 			for _, e := range topic {
 				if d.wants(now) || !now.Before(e.due) {
 					out = append(out, e.j)
-					d.push(e.j)
+					d.push([]*job{e.j}, time.Now())
 					continue
 				}
 				waiting = append(waiting, e)

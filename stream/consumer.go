@@ -18,7 +18,8 @@ import (
 // Numbers that a role has no reason to choose.
 const (
 	commitEvery   = 250 * time.Millisecond
-	commitRecords = 10_000  // or as soon as so many outputs wait
+	commitRecords = 10_000  // or as soon as so many tasks or outputs wait
+	commitPart    = 2       // or one in so many of what a partition may hold, lest its fetching pause for want of a commit
 	commitBytes   = 8 << 20 // or so many bytes of them
 	drainTimeout  = 5 * time.Second
 	pollRecords   = 2_000

@@ -128,21 +128,54 @@ func (p *partition) finish(t *Task, released bool, outs []Output) {
 	if t.ended || p.over {
 		return
 	}
+	p.endOne(t, released)
+	if !released {
+		p.add(outs)
+	}
+	p.ended()
+}
+
+func (p *partition) finishAll(tasks []*Task, outs []Output) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return
+	}
+	for _, t := range tasks {
+		if t.ended {
+			panic("stream: a task among many ended twice: its outputs cannot be told from the others'")
+		}
+		p.endOne(t, false)
+	}
+	p.add(outs)
+	p.ended()
+}
+
+// endOne ends one task. p.mu is held, here and in the two that follow.
+func (p *partition) endOne(t *Task, released bool) {
 	t.ended = true
 	p.busy--
 	if !released {
 		p.w.finish(t.seq)
-		p.out.add(outs)
-		if p.w.unfinished() == 0 {
-			p.clear = time.Time{}
-		}
-		if p.out.records >= commitRecords || p.out.bytes >= commitBytes {
-			select {
-			case p.full <- struct{}{}:
-			default:
-			}
+	}
+}
+
+// add keeps outputs for the next commit, and asks for it when much waits.
+func (p *partition) add(outs []Output) {
+	p.out.add(outs)
+	if p.w.unfinished() == 0 {
+		p.clear = time.Time{}
+	}
+	if p.w.fresh.records >= min(commitRecords, p.cfg.Records/commitPart) || p.out.records >= commitRecords || p.out.bytes >= commitBytes {
+		select {
+		case p.full <- struct{}{}:
+		default:
 		}
 	}
+}
+
+// ended looks whether that was the last task in flight.
+func (p *partition) ended() {
 	if p.draining && p.busy == 0 {
 		p.closeIdle()
 	}

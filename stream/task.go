@@ -55,6 +55,15 @@ type Task struct {
 // those of others, and keys, must not change after the call.
 func (t *Task) Done(outs ...Output) { t.p.finish(t, false, outs) }
 
+// DoneAll ends tasks of one assignment with the outputs of all of them, under one lock. It differs from Done for each only in
+// that: outs are in the order in which they would have been given, none of the tasks has ended, and the slices, and the
+// keys and values of Append outputs, are the caller's again when it returns.
+func DoneAll(tasks []*Task, outs []Output) {
+	if len(tasks) > 0 {
+		tasks[0].p.finishAll(tasks, outs)
+	}
+}
+
 // Release gives a task back unfinished. Whoever has the partition next handles it again: the next member, or this one
 // after a restart. It is for what has not been begun when the context of Handle ends.
 func (t *Task) Release() { t.p.finish(t, true, nil) }

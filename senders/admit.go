@@ -1,0 +1,138 @@
+package senders
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
+)
+
+// admission brings one batch of a partition's records to their destinations' queues, or to their ends at once. What a
+// batch's deliveries have in common, their run and destination, is looked up once for those that follow each other. It is
+// used again.
+type admission struct {
+	jobs  []*job
+	loads []load
+	ends  []ended
+
+	// run is the last delivery's, by key.
+	key runKey
+	run *run
+	// to is the last delivery's load, by where.
+	where Destination
+	to    int
+}
+
+// load is what goes to one destination.
+type load struct {
+	to   *destination
+	jobs []*job
+}
+
+func (l *Lane) admit(ctx context.Context, tasks []*stream.Task, now time.Time) {
+	a := l.admissions.Get().(*admission)
+	a.jobs = l.jobs.take(a.jobs[:0], len(tasks))
+	for i, t := range tasks {
+		j := a.jobs[i]
+		if bad := j.decode(t, l.Provider.Platform(), l.Class); bad != nil {
+			t.Done(t.DeadLetter(schemas.TopicDead(l.Provider.Platform()), bad.reason, bad.detail))
+			j.empty()
+			continue
+		}
+		j.ctx = ctx
+		if v, ok := l.place(a, j, now); !ok {
+			a.ends = append(a.ends, ended{j, v})
+		}
+	}
+	for i := range a.loads {
+		load := &a.loads[i]
+		load.to.push(load.jobs, now)
+		clear(load.jobs)
+		load.to, load.jobs = nil, load.jobs[:0]
+	}
+	l.finish(a.ends, now)
+	a.rest()
+	l.admissions.Put(a)
+}
+
+// rest lets go of what the batch was about.
+func (a *admission) rest() {
+	clear(a.jobs)
+	clear(a.ends)
+	a.loads, a.ends = a.loads[:0], a.ends[:0]
+	a.key, a.run, a.where, a.to = runKey{}, nil, Destination{}, 0
+}
+
+// place puts a job with those of its destination, or says what it ends as.
+func (l *Lane) place(a *admission, j *job, now time.Time) (Verdict, bool) {
+	if v, ok := l.resolve(a, j); !ok {
+		return v, false
+	}
+	if v, ok := j.check(now); !ok {
+		return v, false
+	}
+	where, refused := l.Provider.Destination(j.delivery)
+	if refused != nil {
+		return refusal(refused, ScopeDevice), false
+	}
+	to := a.load(l, where)
+	if due := time.UnixMilli(j.delivery.DueAt); j.delivery.Parked && now.Before(due) {
+		to.to.unpark(due)
+	}
+	to.jobs = append(to.jobs, j)
+	return Verdict{}, true
+}
+
+// load is the load for a destination.
+func (a *admission) load(l *Lane, where Destination) *load {
+	if len(a.loads) > 0 && a.where == where {
+		return &a.loads[a.to]
+	}
+	d := l.destination(where)
+	a.where, a.to = where, len(a.loads)
+	for i := range a.loads {
+		if a.loads[i].to == d {
+			a.to = i
+			return &a.loads[i]
+		}
+	}
+	if a.to < cap(a.loads) {
+		a.loads = a.loads[:a.to+1] // with the room of one before
+	} else {
+		a.loads = append(a.loads, load{})
+	}
+	a.loads[a.to].to = d
+	return &a.loads[a.to]
+}
+
+// resolve finds the run and the message.
+func (l *Lane) resolve(a *admission, j *job) (Verdict, bool) {
+	var err error
+	d := j.delivery
+	switch key := (runKey{d.App, d.Run}); {
+	case d.Message != nil:
+		j.message, err = l.messages.compile(j.task.Value, d)
+	case a.run != nil && a.key == key:
+		j.run = a.run
+		j.message, err = j.run.message()
+	default:
+		j.run, err = l.Runs.lookup(j.ctx, d.App, d.Run, j.task.Timestamp)
+		if err == nil {
+			a.key, a.run = key, j.run
+			j.message, err = j.run.message()
+		}
+	}
+	switch {
+	case err == nil:
+		return Verdict{}, true
+	case j.ctx.Err() != nil:
+		return Verdict{Next: giveBack}, false
+	case errors.Is(err, errUnknownRun):
+		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_DEAD, Code: "unknown-run"}, false
+	default:
+		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-message", Scope: ScopeMessage}, false
+	}
+}

@@ -1,0 +1,191 @@
+package senders
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/belfry/belfry/senders/wire"
+)
+
+// A destination's requests are made by its pump, a goroutine that lives for as long as there is something to send within
+// the limit. Whoever makes that so starts it: a push, answers, a tick. So requests go out in batches, whatever they come in
+// by; a partition's loop is never held up by another's deliveries, nor a connection's reader by new requests.
+
+// batchAtMost is how many requests are made at a time. A batch takes a core for about a hundred microseconds, and what is
+// urgent may need that core.
+const batchAtMost = 64
+
+// start has the pump run if there is work for it. Called with mu held.
+func (d *destination) start(now time.Time) {
+	if !d.pumping && d.ready(now) {
+		d.pumping = true
+		d.pumps.Go(d.pump)
+	}
+}
+
+func (d *destination) pump() {
+	var (
+		jobs     = make([]*job, 0, batchAtMost)
+		over     []ended
+		requests []*Request
+	)
+	for {
+		now := time.Now()
+		jobs, over = d.begin(jobs[:0], over[:0], now)
+		if len(jobs)+len(over) == 0 {
+			return
+		}
+		d.finish(over, now)
+		requests = d.ask(jobs, requests[:0], now)
+	}
+}
+
+// begin takes the next jobs into flight, and out of the queue those that need no request any more. When there are none, the
+// pump ends.
+func (d *destination) begin(jobs []*job, over []ended, now time.Time) ([]*job, []ended) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ready(now) {
+		tempo := d.tempo()
+		for len(jobs) < batchAtMost && d.room(now) {
+			j := d.queue.pop(func(j *job) bool { return d.let(j, &tempo, now) })
+			if j == nil {
+				break
+			}
+			d.account(j, -1)
+			if v, ok := j.check(now); !ok {
+				over = append(over, ended{j, v})
+				continue
+			}
+			d.fly(j, now)
+			jobs = append(jobs, j)
+		}
+	}
+	d.pumping = len(jobs)+len(over) > 0
+	return jobs, over
+}
+
+// fly counts a job among those in flight. Called with mu held.
+func (d *destination) fly(j *job, now time.Time) {
+	if d.inFlight == 0 {
+		d.busy = now
+	}
+	d.inFlight++
+	d.probing = d.state != stateOpen
+	j.begun, j.epoch, j.repeats = now, d.epoch, 0
+}
+
+// ask makes the jobs' requests and sends them. It returns its scratch.
+func (d *destination) ask(jobs []*job, batch []*Request, now time.Time) []*Request {
+	d.equip(jobs, batch)
+	var unsent []ended
+	for _, j := range jobs {
+		r := j.request
+		if err := d.provider.Encode(r, j.delivery, j.message, now); err != nil {
+			unsent = append(unsent, ended{j, refusal(err, ScopeMessage)})
+			continue
+		}
+		r.Handler, r.Tag, r.Deadline = d, j, j.deadline(now, d.timeout)
+		batch = append(batch, r)
+	}
+	if len(unsent) > 0 {
+		d.mu.Lock()
+		for _, e := range unsent {
+			d.learn(e.job, e.verdict, false, now)
+		}
+		d.mu.Unlock()
+		d.finish(unsent, now)
+	}
+	if len(batch) > 0 {
+		d.provider.Send(batch)
+	}
+	return batch
+}
+
+// equip gives a request to each job that has none; one that was asked before has.
+func (d *destination) equip(jobs []*job, scratch []*Request) {
+	n := 0
+	for _, j := range jobs {
+		if j.request == nil {
+			n++
+		}
+	}
+	scratch = d.requests.take(scratch, n)
+	for _, j := range jobs {
+		if j.request == nil {
+			n--
+			j.request = scratch[n]
+		}
+	}
+}
+
+// harvest is what one batch of answers became. It is used again.
+type harvest struct {
+	answers []answer
+	ends    []ended
+	again   []*Request
+}
+
+type answer struct {
+	ended
+	heard bool
+}
+
+var harvests = sync.Pool{New: func() any { return &harvest{} }}
+
+// Answered implements wire.Handler: it reads a batch of answers, learns from them under one lock, and ends their jobs.
+func (d *destination) Answered(results []wire.Result) {
+	h := harvests.Get().(*harvest)
+	now := time.Now()
+	for i := range results {
+		j := results[i].Request.Tag.(*job)
+		v, heard := d.read(j, &results[i], now)
+		h.answers = append(h.answers, answer{ended{j, v}, heard})
+	}
+	d.mu.Lock()
+	for i := range h.answers {
+		switch a := &h.answers[i]; {
+		case a.verdict.Next == Again:
+			h.again = append(h.again, a.request)
+		case !d.learn(a.job, a.verdict, a.heard, now):
+			h.ends = append(h.ends, a.ended)
+		}
+	}
+	d.start(now)
+	d.mu.Unlock()
+	d.finish(h.ends, now)
+	if len(h.again) > 0 {
+		d.provider.Send(h.again)
+	}
+	clear(h.answers)
+	clear(h.ends)
+	clear(h.again)
+	h.answers, h.ends, h.again = h.answers[:0], h.ends[:0], h.again[:0]
+	harvests.Put(h)
+}
+
+// read says what an answer means. Again is its word only for a request that may be repeated at once.
+func (d *destination) read(j *job, res *wire.Result, now time.Time) (v Verdict, heard bool) {
+	if res.Err != nil {
+		if errors.Is(res.Err, ErrNoToken) {
+			return Verdict{Next: noToken, Code: "no-token"}, true
+		}
+		if refused := (*Refusal)(nil); errors.As(res.Err, &refused) {
+			return refusal(refused, ScopeMessage), false
+		}
+	}
+	j.asked = true
+	if v = d.provider.Classify(j.request, res); v.Next != Again {
+		return v, true
+	}
+	if j.repeats++; j.repeats >= againAtMost {
+		v.Next = Later
+		return v, true
+	}
+	if w, ok := j.check(now); !ok {
+		return w, false
+	}
+	j.request.Deadline = j.deadline(now, d.timeout)
+	return v, true
+}
