@@ -242,6 +242,7 @@ func (l *Lane) destination(where Destination) *destination {
 			// What somebody waits for is few, and is not held back for the sake of a campaign: the provider says if it is too much.
 			quota = l.Provider.Rate(where)
 		}
+		where = where.Clone()
 		d = newDestination(where, l.valve.gates(where, quota), &l.common)
 		l.destinations[where] = d
 	}

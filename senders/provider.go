@@ -3,6 +3,7 @@ package senders
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/belfry/belfry/message"
@@ -32,7 +33,7 @@ type Provider interface {
 
 	// Send carries requests of one destination and class, and returns at once. Each ends by one result to its Handler, be it
 	// before Send returns. It never waits for a provider token: without a valid one each ends with ErrNoToken. A request
-	// may be sent again after its result, as it is.
+	// may be sent again after its result, as it is. The slice is the caller's again when Send returns.
 	Send(batch []*Request)
 
 	// Classify reads a result (whose error is never ErrNoToken) while that is its handler's, and does what it asks of the
@@ -59,6 +60,11 @@ type Provider interface {
 type Destination struct {
 	App  string
 	Name string
+}
+
+// Clone is the destination in memory of its own. A delivery's may lie in its record.
+func (d Destination) Clone() Destination {
+	return Destination{App: strings.Clone(d.App), Name: strings.Clone(d.Name)}
 }
 
 // Request is a provider request before it is on the wire. Its Fields are without authorization, which Send adds.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,7 +101,7 @@ func (r *Runs) lookup(ctx context.Context, app, id string, written time.Time) (*
 		if len(r.unknown) >= keepUnknown {
 			clear(r.unknown)
 		}
-		r.unknown[key] = asked
+		r.unknown[runKey{strings.Clone(app), strings.Clone(id)}] = asked
 	}
 	return found, missing(found)
 }

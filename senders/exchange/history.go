@@ -75,6 +75,6 @@ func (h *History) record(d senders.Destination) *record {
 		h.seen = make(map[senders.Destination]*record)
 	}
 	r := &record{}
-	h.seen[d] = r
+	h.seen[d.Clone()] = r
 	return r
 }

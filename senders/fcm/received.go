@@ -1,6 +1,7 @@
 package fcm
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/belfry/belfry/senders"
@@ -29,7 +30,7 @@ func (s *received) add(r *senders.Request) {
 	if s.runs == nil || len(s.runs) >= maxRuns {
 		s.runs = make(map[[2]string]struct{})
 	}
-	s.runs[key] = struct{}{}
+	s.runs[[2]string{strings.Clone(key[0]), strings.Clone(key[1])}] = struct{}{}
 }
 
 func (s *received) has(r *senders.Request) bool {
