@@ -2,6 +2,12 @@
 //
 // The two types to know are [Config], an app's VAPID keys, and [Provider], the platform's half of a lane.
 //
+// # Who carries
+//
+// The library: webpush-go encrypts and net/http sends, a goroutine for each request. Or, with Config.Wire: package encrypt
+// encrypts on sealers, which all apps share, and package wire sends, with a client for each origin and class. Either way
+// the VAPID header is one of ours, which serves for an hour.
+//
 // # What the service worker receives
 //
 // The push event's data is one JSON object; what is empty is left out, apart from id, tag and data:
