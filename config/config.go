@@ -31,7 +31,7 @@ func Default() *Config {
 		Log:     Log{Level: "info", Format: "text"},
 		Kafka:   Kafka{Prefix: "belfry."},
 		Redis:   Redis{Prefix: "belfry:"},
-		Senders: Senders{Transport: "library", Timeout: 10 * time.Second},
+		Senders: Senders{Transport: Transport{Wire, Wire, Wire}, Timeout: 10 * time.Second},
 		Fanout:  Fanout{Budget: 5 * time.Second},
 	}
 }
@@ -166,9 +166,22 @@ type Rule struct {
 
 // Senders says how lanes send.
 type Senders struct {
-	Transport string        `yaml:"transport" env:"TRANSPORT" doc:"library: through the providers' usual client libraries"`
+	Transport Transport     `yaml:"transport" envPrefix:"TRANSPORT_" doc:"Who carries a platform's requests"`
 	Timeout   time.Duration `yaml:"timeout" env:"TIMEOUT" doc:"How long one request may take, 1s to 60s. Google asks for at least 10s"`
 }
+
+// Transport says who carries a platform's requests.
+type Transport struct {
+	APNs    string `yaml:"apns" env:"APNS" doc:"wire: Belfry's own HTTP/2 client, made for many small requests. library: sideshow/apns2, at some thirty times the CPU"`
+	FCM     string `yaml:"fcm" env:"FCM" doc:"wire, or library: Google's firebase"`
+	WebPush string `yaml:"webpush" env:"WEBPUSH" doc:"wire, or library: webpush-go"`
+}
+
+// The transports.
+const (
+	Wire    = "wire"
+	Library = "library"
+)
 
 // Fanout says how far ahead of the lanes campaigns are expanded.
 type Fanout struct {

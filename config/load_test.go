@@ -71,7 +71,7 @@ apps:
 	if c.Instance != "node-1" || c.Runs("producer") || !c.Runs("senders.fcm") || len(c.Kafka.Brokers) != 2 {
 		t.Errorf("%+v", c)
 	}
-	if c.Kafka.Prefix != "belfry." || c.Senders.Transport != "library" || c.Senders.Timeout != 15*time.Second {
+	if c.Kafka.Prefix != "belfry." || c.Senders.Transport.APNs != "wire" || c.Senders.Timeout != 15*time.Second {
 		t.Errorf("defaults beside given keys are lost: %+v %+v", c.Kafka, c.Senders)
 	}
 	rule := c.Apps["shop"].Rules[0]

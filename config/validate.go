@@ -40,7 +40,9 @@ func (c *Config) faults() Problems {
 	c.Redis.check(&p)
 	c.checkEmbedded(&p)
 	c.checkApps(&p)
-	p.oneOf("senders.transport", c.Senders.Transport, "library")
+	p.oneOf("senders.transport.apns", c.Senders.Transport.APNs, Wire, Library)
+	p.oneOf("senders.transport.fcm", c.Senders.Transport.FCM, Wire, Library)
+	p.oneOf("senders.transport.webpush", c.Senders.Transport.WebPush, Wire, Library)
 	p.between("senders.timeout", c.Senders.Timeout, time.Second, time.Minute)
 	p.between("fanout.budget", c.Fanout.Budget, time.Second, 10*time.Minute)
 	return p

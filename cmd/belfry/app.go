@@ -247,6 +247,7 @@ func (a *app) apns() (runner, error) {
 			Key: files[0], KeyID: c.KeyID, TeamID: c.TeamID,
 			Certificate: files[1], Password: c.P12Password.Reveal(),
 			Topic: c.Topic, URL: c.URL, SandboxURL: c.SandboxURL, CA: files[2],
+			Wire: a.cfg.Senders.Transport.APNs == config.Wire,
 		}
 	}
 	p, err := apns.New(apps, a.log)
@@ -263,7 +264,10 @@ func (a *app) fcm() (runner, error) {
 		if err != nil {
 			return nil, fmt.Errorf("app %s: %w", name, err)
 		}
-		apps[name] = fcm.Config{ServiceAccount: files[0], URL: app.FCM.URL, TokenURL: app.FCM.TokenURL, CA: files[1], PerMinute: app.FCM.PerMinute}
+		apps[name] = fcm.Config{
+			ServiceAccount: files[0], URL: app.FCM.URL, TokenURL: app.FCM.TokenURL, CA: files[1], PerMinute: app.FCM.PerMinute,
+			Wire: a.cfg.Senders.Transport.FCM == config.Wire,
+		}
 	}
 	p, err := fcm.New(apps, a.log)
 	return a.senders(p, err)
@@ -282,7 +286,7 @@ func (a *app) webpush() (runner, error) {
 		}
 		apps[name] = webpush.Config{
 			PublicKey: c.PublicKey, PrivateKey: c.PrivateKey.Reveal(), Subject: c.Subject, AllowHosts: c.AllowHosts, CA: files[0],
-			Padding: c.Padding,
+			Padding: c.Padding, Wire: a.cfg.Senders.Transport.WebPush == config.Wire,
 		}
 	}
 	p, err := webpush.New(apps, a.log)

@@ -119,6 +119,7 @@ func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict 
 	}
 	now := time.Now()
 	s := reason(a)
+	p.heed(r, a, s.Reason)
 	row, known := table[s.Reason]
 	switch {
 	case s.Reason == apns2.ReasonUnregistered || s.Reason == apns2.ReasonExpiredToken:
@@ -127,8 +128,6 @@ func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict 
 			Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Code: s.Reason,
 			InvalidAt: min(max(0, s.Timestamp), now.UnixMilli()),
 		}
-	case s.Reason == apns2.ReasonTooManyProviderTokenUpdates:
-		p.calm(r.Destination)
 	case !known:
 		row.verdict = byStatus(a.Status)
 	}

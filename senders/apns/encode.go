@@ -40,7 +40,8 @@ func (p *Provider) Encode(r *senders.Request, d *pb.Delivery, m *message.Compile
 		return plan.refused
 	}
 	a := p.apps[d.GetApp()]
-	if err := a.head(r, d, plan, expires); err != nil {
+	e := a.environments[destination.Name]
+	if err := a.head(r, d, e.prefix, plan, expires); err != nil {
 		return err
 	}
 	vars := d.GetVariables()
@@ -52,12 +53,12 @@ func (p *Provider) Encode(r *senders.Request, d *pb.Delivery, m *message.Compile
 		return payload.Refuse("payload-too-large", fmt.Sprintf("the payload has %d bytes; APNs takes %d", n, plan.limit))
 	}
 	r.Destination, r.Delivery = destination, d
-	r.Origin = a.environments[destination.Name].base
+	r.Origin = e.origin
 	return nil
 }
 
 // head sets the request's path and fields. Their strings lie in r.Text.
-func (a *app) head(r *senders.Request, d *pb.Delivery, plan *plan, expires time.Time) error {
+func (a *app) head(r *senders.Request, d *pb.Delivery, prefix string, plan *plan, expires time.Time) error {
 	bundle := d.GetTarget().GetApns().GetTopic()
 	if bundle == "" {
 		bundle = a.topic
@@ -66,7 +67,7 @@ func (a *app) head(r *senders.Request, d *pb.Delivery, plan *plan, expires time.
 	if !ok {
 		return payload.Refuse("bad-message", "topic holds a character that no HTTP header may")
 	}
-	b := append(r.Text[:0], pathPrefix...)
+	b := append(append(r.Text[:0], prefix...), pathPrefix...)
 	b = hex.AppendEncode(b, d.GetTarget().GetApns().GetToken())
 	idAt := len(b)
 	b, err := payload.AppendID(b, d)

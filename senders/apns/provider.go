@@ -39,6 +39,8 @@ type Config struct {
 	SandboxURL string
 	// CA is trusted in place of the system's certificates, PEM.
 	CA []byte
+	// Wire has package wire carry the requests; else apns2 does.
+	Wire bool
 }
 
 // Provider sends the deliveries of every app that has a credential.
@@ -111,7 +113,7 @@ func newApp(c Config, signers map[signerKey]*signer, log *slog.Logger) (*app, er
 		production: cmp.Or(c.URL, apns2.HostProduction),
 		sandbox:    cmp.Or(c.SandboxURL, c.URL, apns2.HostDevelopment),
 	} {
-		if a.environments[name], err = newEnvironment(base, config); err != nil {
+		if a.environments[name], err = newEnvironment(base, config, c.Wire); err != nil {
 			return nil, fmt.Errorf("url for %s: %w", name, err)
 		}
 	}
@@ -155,13 +157,6 @@ func (p *Provider) Refresh(d senders.Destination) {
 	}
 }
 
-// calm has the destination's token stay as it is for a while.
-func (p *Provider) calm(d senders.Destination) {
-	if s := p.apps[d.App].signer; s != nil {
-		s.calm()
-	}
-}
-
 // Run implements senders.Provider: it renews the provider tokens before Apple lets them lapse.
 func (p *Provider) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -174,7 +169,7 @@ func (p *Provider) Run(ctx context.Context) error {
 	}
 	for _, a := range p.apps {
 		for _, e := range a.environments {
-			e.client.Close()
+			e.close()
 		}
 	}
 	return nil

@@ -22,24 +22,44 @@ import (
 // environment is one destination: an app's credential in one of Apple's environments, with connections of its own, as
 // Apple asks for each team and key. Few are plenty: one serves 1,000 streams, and each class has its own.
 type environment struct {
-	// base is where requests go, https://host[:port].
-	base   string
+	// origin and prefix are where requests go: https://host[:port], and a gateway's own path.
+	origin, prefix string
+	// pipe is nil where the library carries all.
+	pipe   *exchange.Pipe
 	client *exchange.Client
 	// library is apns2's client on top of client. Its own token source is unused: it signs under a lock in the send path.
 	library *apns2.Client
 }
 
-func newEnvironment(base string, config *tls.Config) (*environment, error) {
+// maxConns bounds a class's connections to an environment: what Apple's 1,000 streams a connection make of the ceiling, and
+// as much again for those that it closes.
+const maxConns = 4
+
+func newEnvironment(base string, c *tls.Config, piped bool) (*environment, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("%q is not an https URL such as %s", base, apns2.HostProduction)
 	}
 	e := &environment{
-		base:   strings.TrimSuffix(base, "/"),
-		client: exchange.NewClient(func() *http.Transport { return exchange.HTTP2(config) }, stale),
+		origin: "https://" + u.Host, prefix: strings.TrimSuffix(u.EscapedPath(), "/"),
+		client: exchange.NewClient(func() *http.Transport { return exchange.HTTP2(c) }, stale),
 	}
-	e.library = &apns2.Client{Host: e.base, HTTPClient: e.client.HTTP()}
+	if piped {
+		e.pipe = exchange.NewPipe(wire.Options{
+			Addr: u.Host, TLS: c, Proxy: http.ProxyFromEnvironment, MaxConns: maxConns,
+			// Apple: one stream until a connection's first token is accepted. A certificate is accepted with the connection.
+			OneUntilAnswered: len(c.Certificates) == 0,
+		})
+	}
+	e.library = &apns2.Client{Host: e.origin + e.prefix, HTTPClient: e.client.HTTP()}
 	return e, nil
+}
+
+func (e *environment) close() {
+	if e.pipe != nil {
+		e.pipe.Close()
+	}
+	e.client.Close()
 }
 
 // Send implements senders.Provider.
@@ -56,7 +76,24 @@ func (p *Provider) Send(batch []*senders.Request) {
 			r.Authorize(authorization, wire.Shared)
 		}
 	}
+	if e.pipe != nil {
+		e.pipe.Send(batch)
+		return
+	}
 	e.client.Carry(batch, e.post)
+}
+
+// heed does what an answer asks of the connection or the token, beside what it means for its delivery.
+func (p *Provider) heed(r *senders.Request, res *wire.Result, reason string) {
+	a := p.apps[r.Destination.App]
+	switch {
+	case closing(reason):
+		if e := a.environments[r.Destination.Name]; e.pipe != nil {
+			e.pipe.Retire(r.Delivery.GetClass(), res)
+		}
+	case reason == apns2.ReasonTooManyProviderTokenUpdates && a.signer != nil:
+		a.signer.calm()
+	}
 }
 
 // post is one request by apns2.
@@ -70,9 +107,12 @@ func (e *environment) post(ctx context.Context, x *exchange.Exchange, r *senders
 	return err
 }
 
-// stale says that an answer's connection should take no more requests. Apple ties a connection to the key first used on it.
-func stale(res *wire.Result) bool {
-	switch reason(res).Reason {
+// stale says that an answer's connection should take no more requests.
+func stale(res *wire.Result) bool { return closing(reason(res).Reason) }
+
+// closing are the reasons that speak of the connection. Apple ties one to the key first used on it.
+func closing(reason string) bool {
+	switch reason {
 	case apns2.ReasonShutdown, reasonUnrelatedKey, apns2.ReasonIdleTimeout:
 		return true
 	}

@@ -34,14 +34,14 @@ type world struct {
 	devices   map[string][]*pb.Delivery
 }
 
-func start(t *testing.T, population simulator.Population) *world {
+func start(t *testing.T, population simulator.Population, piped bool) *world {
 	t.Helper()
 	sim, err := simulator.Start(simulator.Options{Population: population})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{Simulator: sim, devices: map[string][]*pb.Delivery{}}
-	w.platforms = w.providers(t)
+	w.platforms = w.providers(t, piped)
 	w.load(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -62,7 +62,7 @@ func start(t *testing.T, population simulator.Population) *world {
 	return w
 }
 
-func (w *world) providers(t *testing.T) map[string]senders.Provider {
+func (w *world) providers(t *testing.T, piped bool) map[string]senders.Provider {
 	t.Helper()
 	app, err := w.App("demo")
 	if err != nil {
@@ -79,11 +79,11 @@ func (w *world) providers(t *testing.T) map[string]senders.Provider {
 	log := slog.New(slog.DiscardHandler)
 	a, err1 := apns.New(map[string]apns.Config{"demo": {
 		Key: []byte(app.APNsKey), KeyID: app.KeyID, TeamID: app.TeamID, Topic: app.Topic,
-		URL: w.URL(simulator.APNs), SandboxURL: w.URL(simulator.APNsSandbox), CA: w.CA(),
+		URL: w.URL(simulator.APNs), SandboxURL: w.URL(simulator.APNsSandbox), CA: w.CA(), Wire: piped,
 	}}, log)
-	f, err2 := fcm.New(map[string]fcm.Config{"demo": {ServiceAccount: account, URL: w.URL(simulator.FCM), CA: w.CA()}}, log)
+	f, err2 := fcm.New(map[string]fcm.Config{"demo": {ServiceAccount: account, URL: w.URL(simulator.FCM), CA: w.CA(), Wire: piped}}, log)
 	p, err3 := webpush.New(map[string]webpush.Config{"demo": {
-		PublicKey: app.VAPIDPublic, PrivateKey: app.VAPIDPrivate, Subject: app.Subject, AllowHosts: hosts, CA: w.CA(),
+		PublicKey: app.VAPIDPublic, PrivateKey: app.VAPIDPrivate, Subject: app.Subject, AllowHosts: hosts, CA: w.CA(), Wire: piped,
 	}}, log)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		t.Fatal(err)
@@ -190,8 +190,16 @@ func send(ctx context.Context, t *testing.T, p senders.Provider, d *pb.Delivery,
 	}
 }
 
-func TestEveryDeviceByItsFate(t *testing.T) {
-	w := start(t, simulator.Population{Seed: 1, Devices: 600, Gone: 0.1, Misplaced: 0.05})
+// bothWays runs a test with the libraries and with package wire.
+func bothWays(t *testing.T, test func(t *testing.T, piped bool)) {
+	t.Run("library", func(t *testing.T) { test(t, false) })
+	t.Run("wire", func(t *testing.T) { test(t, true) })
+}
+
+func TestEveryDeviceByItsFate(t *testing.T) { bothWays(t, everyDeviceByItsFate) }
+
+func everyDeviceByItsFate(t *testing.T, piped bool) {
+	w := start(t, simulator.Population{Seed: 1, Devices: 600, Gone: 0.1, Misplaced: 0.05}, piped)
 	fates, err := w.Devices("demo")
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +241,9 @@ func TestEveryDeviceByItsFate(t *testing.T) {
 }
 
 // TestFaults has each sickness of a provider end in the verdict that lets a lane do right by it, and its end in success.
-func TestFaults(t *testing.T) {
+func TestFaults(t *testing.T) { bothWays(t, faults) }
+
+func faults(t *testing.T, piped bool) {
 	tests := []struct {
 		fault simulator.Fault
 		want  func(senders.Verdict) bool
@@ -249,7 +259,7 @@ func TestFaults(t *testing.T) {
 			return v.Next == senders.Stop || v.Next == senders.Refresh || v.Next == senders.Later
 		}},
 	}
-	w := start(t, simulator.Population{Seed: 2, Devices: 30})
+	w := start(t, simulator.Population{Seed: 2, Devices: 30}, piped)
 	m := campaign(t)
 	for name, p := range w.platforms {
 		d := w.devices[name][0]

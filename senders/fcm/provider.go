@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -15,10 +16,14 @@ import (
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
+	"github.com/belfry/belfry/senders/wire"
 )
 
 // ceiling is the most requests in flight to one project: ten connections' worth of FCM's 100 streams.
 const ceiling = 1000
+
+// maxConns bounds a class's connections to a project: the ceiling's worth, and half as many again for those that are closing.
+const maxConns = 15
 
 const defaultURL = "https://fcm.googleapis.com"
 
@@ -37,6 +42,8 @@ type Config struct {
 	CA []byte
 	// PerMinute is the project's quota, requests a minute. 0 means what Google gives every project: 600,000.
 	PerMinute int
+	// Wire has package wire carry the requests; else firebase does.
+	Wire bool
 }
 
 // Provider sends the deliveries of every app that has a service account.
@@ -73,6 +80,8 @@ type app struct {
 	rate    float64
 	tokens  *tokens
 	library *library
+	// pipe is nil where the library carries all.
+	pipe *exchange.Pipe
 }
 
 func newApp(c Config, log *slog.Logger) (*app, error) {
@@ -99,7 +108,17 @@ func newApp(c Config, log *slog.Logger) (*app, error) {
 	if a.library, err = newLibrary(project, base, config); err != nil {
 		return nil, err
 	}
+	if c.Wire {
+		a.pipe = exchange.NewPipe(wire.Options{Addr: u.Host, TLS: config, Proxy: http.ProxyFromEnvironment, MaxConns: maxConns})
+	}
 	return a, nil
+}
+
+func (a *app) close() {
+	if a.pipe != nil {
+		a.pipe.Close()
+	}
+	a.library.client.Close()
 }
 
 func projectOf(serviceAccount []byte) (string, error) {
@@ -158,7 +177,7 @@ func (p *Provider) Run(ctx context.Context) error {
 	for _, a := range p.apps {
 		group.Go(func() error {
 			a.tokens.run(ctx)
-			a.library.client.Close()
+			a.close()
 			return nil
 		})
 	}

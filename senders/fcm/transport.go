@@ -54,6 +54,10 @@ func (p *Provider) Send(batch []*senders.Request) {
 	for _, r := range batch {
 		r.Authorize(authorization, wire.Shared)
 	}
+	if a.pipe != nil {
+		a.pipe.Send(batch)
+		return
+	}
 	a.library.client.Carry(batch, a.library.post)
 }
 
