@@ -71,8 +71,9 @@ type Client struct {
 	plain     *plain  // set when the host speaks only HTTP/1.1
 	turn      int     // the connection that is asked first
 	dialing   bool
-	failures  int       // dials in a row
-	notBefore time.Time // the next dial
+	failures  int            // dials in a row
+	faults    map[string]int // the same for each address of the host
+	notBefore time.Time      // the next dial
 	watching  bool
 	resting   bool // the watch is slow: nothing waits and nothing is in flight
 	sends     int  // calls of Send
@@ -84,7 +85,7 @@ type Client struct {
 
 // New makes a client. It dials when there is something to send.
 func New(o Options) *Client {
-	c := &Client{o: o, poke: make(chan struct{}, 1), firstStream: 1}
+	c := &Client{o: o, poke: make(chan struct{}, 1), faults: make(map[string]int), firstStream: 1}
 	c.host, c.addr = split(o.Addr)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -230,6 +231,7 @@ func (c *Client) joined(k *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dialing = false
+	delete(c.faults, k.where)
 	c.conns = append(c.conns, k)
 	c.spread()
 }
@@ -278,7 +280,9 @@ func (c *Client) proved() {
 func (c *Client) failed(k *conn, err error) {
 	var gone []Result
 	c.mu.Lock()
-	remove(&c.all, k)
+	if remove(&c.all, k) {
+		c.faults[k.where]++
+	}
 	c.dialing = false
 	if !c.closed {
 		c.pause()

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -186,50 +187,55 @@ func (c *conn) shut(err error) {
 	c.end(err, http2.ErrCodeNo)
 }
 
-// kill closes the connection without a word: the peer would not hear it.
-func (c *conn) kill(err error) {
+// cut is told by the writer that nothing can be written any more. What the peer said before is still read: it may have
+// answered, or have said by GOAWAY what it did not begin.
+func (c *conn) cut(err error) {
 	c.mu.Lock()
-	if c.err == nil {
-		c.err = err
+	defer c.mu.Unlock()
+	if c.err != nil { // it was ending, and these were its last words
+		_ = c.raw.Close()
+		return
 	}
+	c.err, c.draining = err, true
 	c.room.Store(0)
-	c.mu.Unlock()
-	_ = c.raw.Close()
+	_ = c.raw.SetReadDeadline(time.Now().Add(lastWords))
+	c.client.leave(c, true)
 }
 
 // finish ends the connection, and what was in flight on it.
 func (c *conn) finish(err error) {
 	var broken http2.ConnectionError
+	polite := errors.As(err, &broken) // the peer is told what it did
 	c.mu.Lock()
 	switch {
-	case errors.As(err, &broken):
+	case polite:
 		c.end(broken, http2.ErrCode(broken))
-	case c.err == nil && errors.Is(err, io.EOF):
-		c.err = io.ErrUnexpectedEOF
-	case c.err == nil:
-		c.err = err
+	case errors.Is(err, io.EOF):
+		c.err = cmp.Or(c.err, io.ErrUnexpectedEOF)
+	default:
+		c.err = cmp.Or(c.err, err)
 	}
-	if c.goAway != nil && !errors.As(err, &broken) && !errors.Is(c.err, ErrClosed) {
+	if c.goAway != nil && !polite && !errors.Is(c.err, ErrClosed) {
 		c.err = c.goAway
 	}
-	cause, ready := c.err, c.ready
 	c.room.Store(0)
+	cause, ready, barren := c.err, c.ready, c.asked && !c.proven.Load()
 	c.mu.Unlock()
-	if !errors.As(err, &broken) {
-		_ = c.raw.Close() // it said no goodbye; nor does the writer need to
+	if ready {
+		c.client.over(c, barren)
+	}
+	if !polite {
+		_ = c.raw.Close()
 	}
 	c.nudge()
 	<-c.written
 	_ = c.raw.Close()
 	if !ready {
 		c.client.failed(c, cause)
-		return
 	}
 	c.mu.Lock()
-	barren := c.asked && !c.proven.Load()
 	c.streams.all(func(s *stream) { c.lose(s, cause, localReset) })
 	c.mu.Unlock()
-	c.client.over(c, barren)
 	c.reader.handOver()
 }
 

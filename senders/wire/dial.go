@@ -72,6 +72,7 @@ func (c *Client) open(ctx context.Context) (raw *batched, secure *tls.Conn, wher
 	secure = tls.Client(raw, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
+		c.fault(where)
 		return nil, nil, "", err
 	}
 	return raw, secure, where, nil
@@ -99,7 +100,10 @@ func (c *Client) dial(ctx context.Context, addr string) (net.Conn, error) {
 	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", addr)
 }
 
-// dialSpread tries the host's addresses, those first that fewest of the connections go to.
+// addressTimeout is how long an address may take while there is another to try.
+const addressTimeout = 2 * time.Second
+
+// dialSpread tries the host's addresses in the order of spreadOver.
 func (c *Client) dialSpread(ctx context.Context) (net.Conn, string, error) {
 	_, port, _ := net.SplitHostPort(c.addr)
 	hosts := []string{c.host}
@@ -109,20 +113,15 @@ func (c *Client) dialSpread(ctx context.Context) (net.Conn, string, error) {
 			return nil, "", &net.OpError{Op: "dial", Net: "tcp", Err: err}
 		}
 	}
+	addrs := c.spreadOver(hosts, port)
 	var faults []error
-	for i, addr := range c.spreadOver(hosts, port) {
-		// Each gets its share of the time that is left, as net.Dialer does it.
-		share := ctx
-		cancel := context.CancelFunc(func() {})
-		if deadline, ok := ctx.Deadline(); ok {
-			share, cancel = context.WithTimeout(ctx, max(time.Second, time.Until(deadline)/time.Duration(len(hosts)-i)))
-		}
-		nc, err := c.dial(share, addr)
-		cancel()
+	for i, addr := range addrs {
+		nc, err := c.dialWithin(ctx, addr, i == len(addrs)-1)
 		if err == nil {
 			return nc, addr, nil
 		}
 		faults = append(faults, err)
+		c.fault(addr)
 	}
 	if len(faults) == 1 {
 		return nil, "", faults[0]
@@ -130,19 +129,43 @@ func (c *Client) dialSpread(ctx context.Context) (net.Conn, string, error) {
 	return nil, "", errors.Join(faults...)
 }
 
-// spreadOver is the addresses in the order to try.
-func (c *Client) spreadOver(hosts []string, port string) []string {
-	used := map[string]int{}
-	c.mu.Lock()
-	for _, k := range c.conns {
-		used[k.where]++
+func (c *Client) dialWithin(ctx context.Context, addr string, last bool) (net.Conn, error) {
+	if !last {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, addressTimeout)
+		defer cancel()
 	}
-	c.mu.Unlock()
+	return c.dial(ctx, addr)
+}
+
+// maxFaults bounds the addresses of which failures are remembered: names may resolve to others every minute.
+const maxFaults = 256
+
+func (c *Client) fault(addr string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.faults) >= maxFaults {
+		clear(c.faults)
+	}
+	c.faults[addr]++
+}
+
+// spreadOver is the addresses in the order to try: those first that failed least since they last worked, and of these the
+// ones that fewest of the connections go to.
+func (c *Client) spreadOver(hosts []string, port string) []string {
 	addrs := make([]string, len(hosts))
 	for i, host := range hosts {
 		addrs[i] = net.JoinHostPort(host, port)
 	}
-	slices.SortStableFunc(addrs, func(a, b string) int { return cmp.Compare(used[a], used[b]) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	used := map[string]int{}
+	for _, k := range c.conns {
+		used[k.where]++
+	}
+	slices.SortStableFunc(addrs, func(a, b string) int {
+		return cmp.Or(cmp.Compare(c.faults[a], c.faults[b]), cmp.Compare(used[a], used[b]))
+	})
 	return addrs
 }
 

@@ -205,6 +205,12 @@ func TestAddressesAreSpreadOver(t *testing.T) {
 	check(t, "then", order(), "192.0.2.2:2197 [2001:db8::1]:2197 192.0.2.1:2197")
 	c.conns = append(c.conns, &conn{where: "192.0.2.2:2197"}, &conn{where: "192.0.2.2:2197"})
 	check(t, "then", order(), "[2001:db8::1]:2197 192.0.2.1:2197 192.0.2.2:2197")
+	c.fault("[2001:db8::1]:2197")
+	check(t, "when one fails", order(), "192.0.2.1:2197 192.0.2.2:2197 [2001:db8::1]:2197")
+	k := &conn{where: "[2001:db8::1]:2197"}
+	c.joined(k)
+	c.leave(k, false)
+	check(t, "when it works again", order(), "[2001:db8::1]:2197 192.0.2.1:2197 192.0.2.2:2197")
 }
 
 // When one address does not answer, the next is tried.
@@ -288,6 +294,54 @@ func TestConnectionsThatAreDropped(t *testing.T) {
 		if n := f.conns(); n < 5 || n > 20 {
 			t.Errorf("%d connections in 30 seconds", n)
 		}
+	})
+}
+
+// severed fails writes from when it is cut, and reads on.
+type severed struct {
+	net.Conn
+	cut chan struct{}
+}
+
+func (s severed) Write(p []byte) (int, error) {
+	select {
+	case <-s.cut:
+		return 0, syscall.EPIPE
+	default:
+		return s.Conn.Write(p)
+	}
+}
+
+// When nothing can be written any more, what the peer said before it left is still heard.
+func TestWhatThePeerSaidBeforeItLeft(t *testing.T) {
+	play(t, Options{}, func(t *testing.T, f *farm) {
+		cut := make(chan struct{})
+		f.wrap = func(nc net.Conn) net.Conn { return severed{nc, cut} }
+		f.send(3, 100)
+		p := f.peer(0)
+		check(t, "streams", len(p.sent(http2.FrameHeaders, 0)), 3)
+		f.wrap = nil
+		close(cut)
+		_ = p.out.WritePing(false, [8]byte{}) // has the client write
+		check(t, "ends", f.count(), 0)
+		p.answer(1, "200")
+		_ = p.out.WriteGoAway(3, http2.ErrCodeNo, nil)
+		q := f.peer(1)
+		_ = p.conn.Close()
+		check(t, "repeated", q.sent(http2.FrameHeaders, 1)[0].get(":path"), "/2")
+		q.answer(1, "201")
+		check(t, "ends", f.ends(), "200; 201; sent: the peer closed the connection: GOAWAY NO_ERROR, last stream 3")
+	})
+	play(t, Options{}, func(t *testing.T, f *farm) {
+		cut := make(chan struct{})
+		f.wrap = func(nc net.Conn) net.Conn { return severed{nc, cut} }
+		f.send(1, 100)
+		f.peer(0)
+		close(cut)
+		f.send(1, 100)
+		check(t, "ends", f.count(), 0)
+		time.Sleep(lastWords)
+		check(t, "ends", f.ends(), "sent: broken pipe")
 	})
 }
 

@@ -18,6 +18,35 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+// The hostile server's tests hold these of h2spec's cases (github.com/summerwind/h2spec), in so far as they apply to a client,
+// and to RFC 9113 where it differs from RFC 7540:
+//
+//	3.5    preface: the server's is SETTINGS                         settings_test.go
+//	4.2    frame size, up to 16,384 and over                         stream_test.go
+//	4.3    header blocks: undecodable, interrupted                   response_test.go
+//	5.1    states: frames on idle, half-closed and closed streams    stream_test.go
+//	5.1.1  identifiers: even, unused; running out of them            stream_test.go
+//	5.1.2  concurrency: up, down, zero                               settings_test.go
+//	5.4    errors of the connection and of a stream                  all
+//	5.5    unknown frames, flags and settings                        stream_test.go, settings_test.go
+//	6.1    DATA: stream 0, states, padding                           stream_test.go
+//	6.2    HEADERS: stream 0, padding, priority                      stream_test.go
+//	6.3    PRIORITY: stream 0, size                                  stream_test.go
+//	6.4    RST_STREAM: stream 0, idle, size                          stream_test.go
+//	6.5    SETTINGS: stream, size, acknowledgement, every value      settings_test.go
+//	6.6    PUSH_PROMISE, which is refused                            stream_test.go
+//	6.7    PING: answered, stream, size                              life_test.go, stream_test.go
+//	6.8    GOAWAY: stream, size, once and twice                      stream_test.go
+//	6.9    WINDOW_UPDATE: zero, overflow, idle, negative windows     flow_test.go
+//	6.10   CONTINUATION: order, stream, end, floods                  response_test.go
+//	7      unknown error codes: as any other                         stream_test.go
+//	8.1    responses: interim, fields, pseudo-fields, lengths,
+//	       trailers                                                  response_test.go
+//	8.2    push                                                      stream_test.go
+//	hpack  2.3.3, 4.2, 5.2, 6.1, 6.3                                 response_test.go
+//
+// The rest of h2spec is about requests, which only a server sees (8.1.2.2 to 8.1.2.6 for requests, 5.3.1).
+
 // farm is a host whose connections the test plays by hand, within a synctest bubble: time is the bubble's, and when the
 // test ends, so must every goroutine of the client.
 type farm struct {
@@ -29,6 +58,8 @@ type farm struct {
 	refuse error
 	// mute lets connections shake hands and then say nothing.
 	mute bool
+	// wrap changes the client's end of the next connections.
+	wrap func(net.Conn) net.Conn
 
 	mu    sync.Mutex
 	peers []*peer
@@ -63,6 +94,9 @@ func (f *farm) dial(context.Context, string, string) (net.Conn, error) {
 	p := &peer{t: f.t, raw: ours, conn: tls.Server(ours, f.config), up: make(chan struct{})}
 	f.peers = append(f.peers, p)
 	f.rest.Go(func() { p.serve(!f.mute) })
+	if f.wrap != nil {
+		return f.wrap(theirs), nil
+	}
 	return theirs, nil
 }
 

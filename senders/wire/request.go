@@ -50,7 +50,8 @@ type Request struct {
 //
 // Each connection calls from one goroutine, and several at the same time; deadlines and failed dials call from goroutines of
 // their own. It must not block, nor call Close: no answer on that connection is read meanwhile. The results, and what they
-// refer to but for the requests, are the client's again when it returns.
+// refer to but for the requests, are the client's again when it returns. A handler's type must be comparable, as pointers are:
+// results in a row for the same one come together.
 type Handler interface {
 	Answered(results []Result)
 }

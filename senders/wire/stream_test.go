@@ -120,9 +120,11 @@ func TestResetsByThePeer(t *testing.T) {
 		check(t, "a failure whose body breaks off", strings.Contains(f.ends(), "stream ID 5; INTERNAL_ERROR"), true)
 		p.answer(7, "200")
 		_ = p.out.WriteRSTStream(7, http2.ErrCodeNo) // RFC 9113 section 8.1: after its answer
-		f.send(1, 1)
+		f.send(2, 1)
 		p.answer(9, "200")
-		check(t, "count", f.count(), 5)
+		_ = p.out.WriteRSTStream(11, 0x99)
+		check(t, "an unknown code", strings.Contains(f.ends(), "stream ID 11; unknown error code 0x99"), true)
+		check(t, "count", f.count(), 6)
 		check(t, "connections", f.conns(), 1)
 		check(t, "our resets", len(p.sent(http2.FrameRSTStream, 0)), 0)
 	})

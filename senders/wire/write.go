@@ -27,7 +27,7 @@ func (c *conn) write() {
 			}
 			switch {
 			case err != nil:
-				c.kill(err)
+				c.cut(err)
 				return
 			case last:
 				_ = c.net.Close()
