@@ -293,7 +293,7 @@ func (l *laneSide) provider() (senders.Provider, error) {
 	switch l.Platform {
 	case pb.Platform_PLATFORM_APNS:
 		return apns.New(map[string]apns.Config{benchApp: {
-			Key: []byte(a.APNsKey), KeyID: a.KeyID, TeamID: a.TeamID, Topic: a.Topic, URL: l.url(), CA: l.ca,
+			Key: []byte(a.APNsKey), KeyID: a.KeyID, TeamID: a.TeamID, Topic: a.Topic, URL: l.url(), CA: l.ca, Wire: true,
 		}}, log)
 	case pb.Platform_PLATFORM_FCM:
 		account, err := l.sim.ServiceAccount(a)
@@ -301,7 +301,7 @@ func (l *laneSide) provider() (senders.Provider, error) {
 			return nil, err
 		}
 		return fcm.New(map[string]fcm.Config{benchApp: {
-			ServiceAccount: account, URL: l.url(), TokenURL: l.url() + "/token", CA: l.ca, PerMinute: 1_000_000_000,
+			ServiceAccount: account, URL: l.url(), TokenURL: l.url() + "/token", CA: l.ca, PerMinute: 1_000_000_000, Wire: true,
 		}}, log)
 	}
 	return webpush.New(map[string]webpush.Config{benchApp: {
