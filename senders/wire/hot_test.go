@@ -21,3 +21,28 @@ func TestAllocations(t *testing.T) {
 		t.Error(*text)
 	}
 }
+
+// BenchmarkBlock is the header block of a request such as a lane's.
+func BenchmarkBlock(b *testing.B) {
+	blk := newBlock("api.push.apple.com")
+	r := push(nil, 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.SetBytes(int64(len(blk.encode(r))))
+	}
+}
+
+// BenchmarkFields is the header block of an answer such as APNs gives, with an id of its own.
+func BenchmarkFields(b *testing.B) {
+	var f fields
+	f.init()
+	answer := &answer{}
+	block := append([]byte{0x88}, literals("apns-id", push(nil, 1).Fields[5].Value)...)
+	b.ReportAllocs()
+	for b.Loop() {
+		answer.fields = answer.fields[:0]
+		if err := f.decode(block, answer); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
