@@ -28,6 +28,7 @@ const (
 // next batch uses again when these are answered.
 type batch struct {
 	app   string
+	now   time.Time
 	first int    // number of the first line
 	text  []byte // what was read, all whole lines but perhaps the stream's last
 	spans []span // where each line lies in text
@@ -135,7 +136,8 @@ func (r *lineReader) cut(b *batch, begin, end int) {
 type parseLine func(b *batch, l *line, text []byte)
 
 // parse reads a batch's lines.
-func (b *batch) parse(parse parseLine) {
+func (b *batch) parse(now time.Time, parse parseLine) {
+	b.now = now
 	if cap(b.lines) < len(b.spans) {
 		b.lines = make([]line, 0, len(b.spans)) // Kafka's client holds pointers into it: it never grows
 	}

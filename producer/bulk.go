@@ -89,7 +89,7 @@ func (s *Server) bulk(r *http.Request, w http.ResponseWriter, app, topic string,
 			if b == nil {
 				return
 			}
-			go b.parse(parse) // the next stage waits for it
+			go b.parse(s.now(), parse) // the next stage waits for it
 			read <- b
 		}
 	})

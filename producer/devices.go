@@ -121,7 +121,7 @@ func (s *Server) deviceLine(b *batch, l *line, text []byte) {
 		l.id, l.record.Key = d.id, b.key(d.id)
 		if string(d.op) != "delete" {
 			begin := len(b.room)
-			b.room = b.quick.appendDevice(b.room, b.app, s.now().UnixMilli())
+			b.room = b.quick.appendDevice(b.room, b.app, b.now.UnixMilli())
 			l.record.Value = b.take(begin)
 		}
 		return

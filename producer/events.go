@@ -18,7 +18,7 @@ func (s *Server) eventRoutes(api huma.API) {
 
 // eventLine reads one line of POST /v1/events. The event takes the app of the key, and now as its time if it has none.
 func (s *Server) eventLine(b *batch, l *line, text []byte) {
-	if b.quick.readEvent(text, b.app, s.now()) {
+	if b.quick.readEvent(text, b.app, b.now) {
 		e := &b.quick.event
 		begin := len(b.room)
 		b.room = b.quick.appendEvent(b.room, b.app)

@@ -1,6 +1,9 @@
 package producer
 
 import (
+	"bytes"
+	"crypto/ecdh"
+	"encoding/base64"
 	"encoding/hex"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -13,7 +16,7 @@ type quickDevice struct {
 	op, id, user, platform, locale, version, zone []byte
 	hasTags, hasAttributes                        bool
 	// target is the number of the field of pb.Target; 0 is none.
-	target                    protowire.Number
+	target                    byte
 	token, environment, topic []byte // of APNs, or FCM's token
 	fid                       []byte
 	endpoint, p256dh, auth    []byte
@@ -56,7 +59,7 @@ func (q *quick) readDevice(line []byte, allowed []string) bool {
 			q.readTarget(name)
 		}
 	})
-	return q.ended() && identity(d.id) && (string(d.op) == "delete" ||
+	return q.ended() && q.identity(d.id) && (string(d.op) == "delete" ||
 		(len(d.op) == 0 || string(d.op) == "put") && q.rightTraits() && q.rightTarget(allowed))
 }
 
@@ -107,14 +110,14 @@ func (q *quick) readTarget(kind []byte) {
 // rightTraits judges all but the target as Device.proto does.
 func (q *quick) rightTraits() bool {
 	d := &q.device
-	if len(d.user) > 0 && !identity(d.user) ||
+	if len(d.user) > 0 && !q.identity(d.user) ||
 		len(d.locale) > 0 && !localeForm(d.locale) ||
-		len(d.version) > 0 && (len(d.version) > maxVersion || !named(d.version)) ||
+		len(d.version) > 0 && (len(d.version) > maxVersion || !q.named(d.version)) ||
 		len(d.zone) > 0 && !zoneKnown(d.zone) {
 		return false
 	}
 	for _, tag := range q.tags {
-		if !named(tag) {
+		if !q.named(tag) {
 			return false
 		}
 	}
@@ -145,9 +148,7 @@ func (q *quick) rightTarget(allowed []string) bool {
 		if n := len(d.token); n < 2*minToken || n > 2*maxToken || n%2 != 0 {
 			return false
 		}
-		b = protowire.AppendTag(b, 1, protowire.BytesType)
-		b = protowire.AppendVarint(b, uint64(len(d.token)/2))
-		b, err = hex.AppendDecode(b, d.token)
+		b, err = hex.AppendDecode(appendLength(b, 1, len(d.token)/2), d.token)
 		b = appendInt(b, 2, int64(environment))
 		q.inner = appendText(b, 3, d.topic)
 		return err == nil
@@ -162,13 +163,41 @@ func (q *quick) rightTarget(allowed []string) bool {
 		if stated != "" && stated != "webpush" {
 			return false
 		}
-		var f faults
-		w := WebPushTarget{Endpoint: string(d.endpoint), P256dh: string(d.p256dh), Auth: string(d.auth)}
-		t := w.proto(&f, allowed)
-		q.inner = appendText(appendText(appendText(b, 1, d.endpoint), 2, t.P256Dh), 3, t.Auth)
-		return len(f.found) == 0
+		return q.rightSubscription(allowed)
 	}
 	return false
+}
+
+// rightSubscription judges a web push subscription.
+func (q *quick) rightSubscription(allowed []string) bool {
+	d := &q.device
+	if !publicEndpoint(d.endpoint) && endpointFault(string(d.endpoint), allowed) != "" {
+		return false
+	}
+	// What is written in the other alphabet, or padded, the slow way reads.
+	b := appendLength(appendText(q.inner[:0], 1, d.endpoint), 2, p256Bytes)
+	begin := len(b)
+	b, err := base64.RawURLEncoding.AppendDecode(b, d.p256dh)
+	if err != nil || len(b)-begin != p256Bytes {
+		return false
+	}
+	if _, err := ecdh.P256().NewPublicKey(b[begin:]); err != nil {
+		return false
+	}
+	b = appendLength(b, 3, authBytes)
+	begin = len(b)
+	q.inner, err = base64.RawURLEncoding.AppendDecode(b, d.auth)
+	return err == nil && len(q.inner)-begin == authBytes
+}
+
+// publicEndpoint tells of the usual that endpointFault finds no fault with it: https, a host name, and a path. A name
+// ends with a letter's label; an address does not.
+func publicEndpoint(s []byte) bool {
+	rest, https := bytes.CutPrefix(s, []byte("https://"))
+	host, path, _ := bytes.Cut(rest, []byte("/"))
+	dot := bytes.LastIndexByte(host, '.')
+	return https && len(s) <= maxEndpoint && dot > 0 && dot+1 < len(host) && host[dot+1]|0x20 >= 'a' && host[dot+1]|0x20 <= 'z' &&
+		all(host, inTopic) && all(path, inPath)
 }
 
 // appendDevice appends the pb.DeviceRecord of what readDevice read. now is in Unix ms.
@@ -185,10 +214,8 @@ func (q *quick) appendDevice(out []byte, app string, now int64) []byte {
 		b = appendText(b, 8, tag)
 	}
 	b = appendPairs(b, 9, q.pairs)
-	b = protowire.AppendTag(b, 10, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(1+protowire.SizeBytes(len(q.inner))))
-	b = protowire.AppendTag(b, d.target, protowire.BytesType)
-	b = protowire.AppendBytes(b, q.inner)
+	b = appendLength(b, 10, 1+protowire.SizeBytes(len(q.inner)))
+	b = append(appendLength(b, d.target, len(q.inner)), q.inner...)
 	q.body = appendInt(b, 11, now)
 	return appendText(out, 1, q.body)
 }

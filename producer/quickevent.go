@@ -37,7 +37,7 @@ func (q *quick) readEvent(line []byte, app string, now time.Time) bool {
 			q.bad = true
 		}
 	})
-	if !q.ended() || len(e.app) > 0 && string(e.app) != app || !named(e.id) || !named(e.name) || !identity(e.user) {
+	if !q.ended() || len(e.app) > 0 && string(e.app) != app || !q.named(e.id) || !q.named(e.name) || !q.identity(e.user) {
 		return false
 	}
 	at := now

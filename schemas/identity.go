@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
@@ -83,8 +84,8 @@ func DeviceGoneKey(app, device string) []byte { return Key(app, device+goneSuffi
 // DevicePartition is the partition of belfry.devices for a key of either kind, the same for both of one device. Every
 // producer to that topic must set it: the default partitioner would part them.
 func DevicePartition(key []byte, partitions int32) int32 {
-	k := strings.TrimSuffix(string(key), goneSuffix)
-	return int32(xxhash.Sum64String(k) % uint64(partitions))
+	k := bytes.TrimSuffix(key, []byte(goneSuffix))
+	return int32(xxhash.Sum64(k) % uint64(partitions))
 }
 
 // TargetHash tells targets apart without keeping them: 16 bytes of a hash over what reaches the device. A web push
