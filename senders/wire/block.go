@@ -72,8 +72,12 @@ func (b *block) forget() {
 	}
 }
 
-// encode makes the block of a request, valid until the next.
-func (b *block) encode(r *Request) []byte {
+// encode makes the block of a request, valid until the next. An error is an *InvalidError; the table is as it was then.
+func (b *block) encode(r *Request) ([]byte, error) {
+	set := b.find(r)
+	if bad := invalid(r, set >= 0); bad != "" {
+		return nil, &InvalidError{Field: bad}
+	}
 	b.buf = b.buf[:0]
 	if len(b.prefix) > 0 {
 		b.buf = append(b.buf, b.prefix...)
@@ -90,7 +94,7 @@ func (b *block) encode(r *Request) []byte {
 	}
 	b.buf = append(b.buf, 0x04) // :path, of the static table, not indexed
 	b.buf = appendString(b.buf, r.Path)
-	b.shared(r)
+	b.shared(r, set)
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		switch f.Kind {
@@ -108,21 +112,65 @@ func (b *block) encode(r *Request) []byte {
 	length := strconv.AppendInt(digits[:0], int64(len(r.Body)), 10)
 	b.buf = append(b.buf, 0x0f, 28-15, byte(len(length))) // content-length, of the static table, not indexed
 	b.buf = append(b.buf, length...)
-	return b.buf
+	return b.buf, nil
 }
+
+// invalid names the field that may not be sent, or nothing (RFC 9113 section 8.2.1). Some peers end the connection over one,
+// and with it all that others have in flight. The Shared ones may have been checked before.
+func invalid(r *Request, sharedChecked bool) string {
+	if !validPath(r.Path) {
+		return ":path"
+	}
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if f.Kind == Shared && sharedChecked {
+			continue
+		}
+		if !lowerToken(f.Name) {
+			return "name"
+		}
+		if !validValue(f.Value) {
+			return f.Name
+		}
+	}
+	return ""
+}
+
+func validPath(path string) bool {
+	for i := range len(path) {
+		if c := path[i]; c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return path != "" && path[0] == '/'
+}
+
+func validValue(v string) bool {
+	for i := range len(v) {
+		if c := v[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return v == "" || !blank(v[0]) && !blank(v[len(v)-1])
+}
+
+func blank(c byte) bool { return c == ' ' || c == '\t' }
 
 // put never fails: the encoder's writer is the block.
 func (b *block) put(f hpack.HeaderField) { _ = b.enc.WriteField(f) }
 
-// shared appends a request's Shared fields.
-func (b *block) shared(r *Request) {
-	known := -1
+// find is the set that holds a request's Shared fields, or -1.
+func (b *block) find(r *Request) int {
 	for i := range b.sets {
 		if b.sets[i].matches(r.Fields) {
-			known = i
-			break
+			return i
 		}
 	}
+	return -1
+}
+
+// shared appends a request's Shared fields, of which known is the set.
+func (b *block) shared(r *Request, known int) {
 	if known >= 0 && len(b.sets[known].code) > 0 {
 		b.buf = append(b.buf, b.sets[known].code...)
 		return

@@ -52,6 +52,8 @@ type conn struct {
 	proven atomic.Bool // there was an answer
 
 	reader reader
+	// invalid are the writer's own results.
+	invalid []Result
 
 	// mu guards what follows.
 	mu      sync.Mutex

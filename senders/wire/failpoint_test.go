@@ -14,7 +14,7 @@ import (
 // Each point is passed once for each request, so that a harness can strike at the n-th.
 func TestFailpoints(t *testing.T) {
 	if os.Getenv("BELFRY_FAILPOINT") != "" { // in the child
-		c := New(Options{Addr: quick(t), TLS: clientTLS(), MaxConns: 1})
+		c := New(Options{Addr: quick(t, ok), TLS: clientTLS(), MaxConns: 1})
 		defer c.Close()
 		p := &pump{client: c}
 		p.run(pushes(p, 10), 10)

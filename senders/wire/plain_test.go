@@ -110,7 +110,7 @@ func TestHTTP1Close(t *testing.T) {
 // A host that learned HTTP/2 is found out when its fallback is retired.
 func TestHTTP1Retired(t *testing.T) {
 	server, c := old(t, func(http.ResponseWriter, *http.Request) {})
-	modern := quick(t)
+	modern := quick(t, ok)
 	defer c.Close() // before that server waits for its connections to end
 	var target atomic.Value
 	target.Store(server.Listener.Addr().String())

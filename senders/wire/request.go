@@ -25,14 +25,14 @@ const (
 	Secret
 )
 
-// Field is a header field. Its name is in lower case, and no pseudo-header; neither it nor the value is checked: the caller
-// answers for there being no control characters in them.
+// Field is a header field. Its name is in lower case, and no pseudo-header; content-length is not among a request's, for the
+// client sets it.
 type Field struct {
 	Name, Value string
 	Kind        Kind
 }
 
-// Request is one POST. The client refers to all of it, without changing it, until its Result is handed over. From then on
+// Request is one POST. Path is as it goes on the wire, escaped, with its query. The client refers to all of it, without changing it, until its Result is handed over. From then on
 // it is the caller's again.
 type Request struct {
 	Path   string
@@ -48,8 +48,8 @@ type Request struct {
 
 // Handler takes results in batches.
 //
-// Each connection calls from one goroutine, and several at the same time; deadlines and failed dials call from goroutines of
-// their own. It must not block, nor call Close: no answer on that connection is read meanwhile. The results, and what they
+// Each connection calls from one goroutine for its answers, and several at the same time; deadlines, failed dials and requests
+// that are invalid call from others. It must not block, nor call Close: no answer on that connection is read meanwhile. The results, and what they
 // refer to but for the requests, are the client's again when it returns. A handler's type must be comparable, as pointers are:
 // results in a row for the same one come together.
 type Handler interface {
@@ -65,7 +65,7 @@ type Result struct {
 	// Body is the answer's, cut at 4 KiB.
 	Body []byte
 	// Err is an http2.StreamError for a stream reset by either side (RFC 9113 section 5.4.2; REFUSED_STREAM means that
-	// nothing was processed), a *GoAwayError, os.ErrDeadlineExceeded, ErrClosed, ErrSilent, an http2.ConnectionError for a peer that broke
+	// nothing was processed), a *GoAwayError, an *InvalidError, os.ErrDeadlineExceeded, ErrClosed, ErrSilent, an http2.ConnectionError for a peer that broke
 	// the protocol, or what net and crypto/tls made of a failed dial or a lost connection.
 	Err error
 	// Sent says that the request began to leave, so the peer may have processed it.
@@ -97,6 +97,16 @@ func (h Header) Get(name string) string {
 		}
 	}
 	return ""
+}
+
+// InvalidError ends a request that has a path or field that HTTP/2 does not permit. Nothing of it was sent.
+type InvalidError struct {
+	// Field is its name, ":path", or "name" for a field whose name is the fault.
+	Field string
+}
+
+func (e *InvalidError) Error() string {
+	return fmt.Sprintf("the request's %s is none that HTTP/2 permits: it has control characters, or blanks at its ends", e.Field)
 }
 
 // ErrClosed ends the requests of a client that was closed.

@@ -152,7 +152,7 @@ func ask(t *testing.T, o Options) got {
 }
 
 func TestProxies(t *testing.T) {
-	host := quick(t)
+	host := quick(t, ok)
 	for scheme, config := range map[string]*tls.Config{"http": nil, "https": serverTLS()} {
 		t.Run(scheme, func(t *testing.T) {
 			p := newProxy(t, config)

@@ -1,12 +1,15 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"pgregory.net/rapid"
 )
@@ -31,7 +34,11 @@ func TestBlocksAreDecodedAsWritten(t *testing.T) {
 				r.Fields = append(r.Fields, Field{fmt.Sprintf("o%d", i), value.Draw(t, "v"), Kind(rapid.IntRange(0, 2).Draw(t, "kind"))})
 			}
 			r.Fields = rapid.Permutation(r.Fields).Draw(t, "order")
-			got, err := dec.DecodeFull(b.encode(r))
+			code, err := b.encode(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := dec.DecodeFull(code)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,14 +70,55 @@ func TestBlocksAreDecodedAsWritten(t *testing.T) {
 func TestSharedFieldsTakeAByteEach(t *testing.T) {
 	b := newBlock("api.push.apple.com")
 	r := push(nil, 0)
-	first := len(b.encode(r))
-	b.encode(r)
-	third := len(b.encode(r))
+	var sizes []int
+	for range 3 {
+		code, err := b.encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, len(code))
+	}
+	first, third := sizes[0], sizes[2]
 	literal := len(literals("apns-id", r.Fields[5].Value, "apns-collapse-id", r.Fields[6].Value)) + len(r.Path)
 	// Three pseudo-fields, five shared ones, the path's and the length's literals.
 	if third > literal+3+5+2+6 || first < third+100 {
 		t.Errorf("the first took %d bytes, the third %d, of which %d are its own", first, third, literal)
 	}
+}
+
+// A request that HTTP/2 does not permit is refused by itself, and leaves the table as it was.
+func TestInvalidRequests(t *testing.T) {
+	play(t, Options{}, func(t *testing.T, f *farm) {
+		sound := func(change func(r *Request)) *Request {
+			r := &Request{Path: "/x?y=%20", Handler: f.sink, Fields: []Field{{Name: "s", Value: "1", Kind: Shared}, {Name: "o", Value: "é\t2"}}}
+			change(r)
+			return r
+		}
+		bad := map[string]func(r *Request){
+			":path": func(r *Request) { r.Path = "/a b" }, ":path ": func(r *Request) { r.Path = "" }, ":path  ": func(r *Request) { r.Path = "http://x/" },
+			":path   ": func(r *Request) { r.Path = "/\r\n" },
+			"s":        func(r *Request) { r.Fields[0].Value = "a\nb" }, "s ": func(r *Request) { r.Fields[0].Value = " a" },
+			"o": func(r *Request) { r.Fields[1].Value = "\x00" }, "o ": func(r *Request) { r.Fields[1].Value = "a\t" },
+			"name": func(r *Request) { r.Fields[1].Name = "O" }, "name ": func(r *Request) { r.Fields[0].Name = "a:b" },
+		}
+		n := 0
+		for name, change := range bad {
+			f.client.Send([]*Request{sound(change), sound(func(*Request) {})})
+			n++
+			check(t, "count", f.count(), n)
+			g := f.sink.got[n-1]
+			var invalid *InvalidError
+			if !errors.As(g.Err, &invalid) || invalid.Field != strings.TrimSpace(name) || g.Sent {
+				t.Errorf("%q: %v, sent %t", name, g.Err, g.Sent)
+			}
+		}
+		blocks := f.peer(0).sent(http2.FrameHeaders, 0)
+		check(t, "the sound ones", len(blocks), len(bad))
+		for _, b := range blocks {
+			check(t, "shared", b.get("s"), "1")
+			check(t, "path", b.get(":path"), "/x?y=%20")
+		}
+	})
 }
 
 // The table finds every open stream and no other, whatever the order in which they end.

@@ -18,6 +18,9 @@ func (c *conn) write() {
 	for range c.wake {
 		for {
 			out, whole, last := c.next()
+			handOver(c.invalid)
+			clear(c.invalid)
+			c.invalid = c.invalid[:0]
 			if len(out) == 0 && !last {
 				break
 			}
@@ -101,6 +104,11 @@ func (c *conn) pieces() int64 {
 
 // open starts a request. It is false when the connection's stream ids are used up. It must be called with mu held.
 func (c *conn) open(e entry) bool {
+	code, err := c.block.encode(e.req)
+	if err != nil {
+		c.invalid = append(c.invalid, Result{Request: e.req, Err: err, via: c})
+		return true
+	}
 	s := c.streams.open()
 	if s == nil {
 		if c.drain() {
@@ -113,7 +121,7 @@ func (c *conn) open(e entry) bool {
 	s.req, s.tries = e.req, e.tries
 	s.window, s.credit = c.first, defaultWindow
 	s.unsent = len(e.req.Body)
-	c.headers(s.id, c.block.encode(e.req), s.unsent == 0)
+	c.headers(s.id, code, s.unsent == 0)
 	if s.unsent == 0 {
 		c.whole++
 		return true
