@@ -24,7 +24,7 @@ func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure Belfry: against what it is built on, and what one part of its traffic does to another",
-		Long: `Measure Belfry against what it is built on (wire, lane-…, fanout, end-to-end, latency, growth, scale), and what one part
+		Long: `Measure Belfry against what it is built on (wire, lane-…, intake, fanout, end-to-end, latency, growth, scale), and what one part
 of its traffic does to another (isolation, urgent, fairness). Each measurement is made in pairs, in turns.
 docs/performance.md says what the figures mean.
 

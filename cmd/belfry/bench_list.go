@@ -16,6 +16,7 @@ var benches = []struct {
 	{"lane-apns", "From Kafka to APNs to the outcome, against the wire alone", laneBench(pb.Platform_PLATFORM_APNS)},
 	{"lane-fcm", "From Kafka to FCM to the outcome, against the wire alone and firebase", laneBench(pb.Platform_PLATFORM_FCM)},
 	{"lane-webpush", "From Kafka to a push service to the outcome, against P-256 alone and webpush-go", laneBench(pb.Platform_PLATFORM_WEBPUSH)},
+	{"intake", "Devices through the bulk API, against a franz-go producer alone", intakeBench},
 	{"isolation", "A sick platform, web push service or app, and the others' throughput and delay", isolationBench},
 	{"urgent", "A blast, and the time from API to provider of a transactional message", urgentBench},
 	{"fairness", "A big campaign, and the time of a small one behind it", fairnessBench},
@@ -35,6 +36,13 @@ func laneBench(p pb.Platform) func(bool) bench.Bench {
 		}
 		return bench.Lane{Platform: p, Rounds: 6, For: 5 * time.Second, Warm: 2 * time.Second}
 	}
+}
+
+func intakeBench(quick bool) bench.Bench {
+	if quick {
+		return bench.Intake{Rounds: 4, Devices: 150_000}
+	}
+	return bench.Intake{Rounds: 10, Devices: 1_000_000}
 }
 
 func isolationBench(quick bool) bench.Bench {
