@@ -183,7 +183,7 @@ func (e *endpoint) judge(r *http.Request, body []byte, app int) answer {
 		if e.sim.accepted != nil && a.named {
 			e.sim.accepted(a.id)
 		}
-		e.sim.receipts.accepted(a.id, a.named, e.sim.appName(app), e.service, a.status, e.sim.now())
+		e.sim.receipts.accepted(a.id, a.named, e.sim.appName(app), e.service, a.status, time.Now())
 	}
 	return a
 }

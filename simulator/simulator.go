@@ -28,7 +28,8 @@ type Options struct {
 	// Empty: they are kept in memory only.
 	Receipts string
 
-	// Now is the clock that judges tokens. nil: time.Now.
+	// Now is the providers' clock, by which they judge tokens and say since when a device is gone. nil: time.Now. Receipts
+	// have the true time in any case.
 	Now func() time.Time
 
 	// Accepted, if set, is told of every delivery accepted, at that moment and from many goroutines: it must return soon.

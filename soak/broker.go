@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/belfry/belfry/stream"
 )
@@ -42,8 +44,78 @@ func runBroker(dir, listen, advertise string) error {
 	defer cluster.Close()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	<-ctx.Done()
-	return nil
+	wanted := make(chan os.Signal, 1)
+	signal.Notify(wanted, syscall.SIGUSR1)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wanted:
+			forge(cluster)
+		}
+	}
+}
+
+// forged begins each line of the broker's log that tells of an answer that was forged.
+const forged = "forged: "
+
+// forge has a broker answer some of the next requests with what real ones say when partitions and coordinators move, and
+// when a member is too late.
+func forge(cluster *kfake.Cluster) {
+	for _, f := range []struct {
+		key   kmsg.Key
+		times int
+		err   *kerr.Error
+	}{
+		{kmsg.Produce, 3, kerr.NotLeaderForPartition},
+		{kmsg.TxnOffsetCommit, 3, kerr.CoordinatorLoadInProgress},
+		{kmsg.EndTxn, 3, kerr.ConcurrentTransactions},
+		{kmsg.Heartbeat, 3, kerr.RebalanceInProgress},
+		{kmsg.Heartbeat, 1, kerr.IllegalGeneration},
+		{kmsg.JoinGroup, 2, kerr.NotCoordinator},
+		{kmsg.SyncGroup, 2, kerr.RebalanceInProgress},
+	} {
+		left := f.times
+		cluster.ControlKey(f.key.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			if left--; left > 0 {
+				cluster.KeepControl()
+			}
+			fmt.Printf("%s%s %s\n", forged, f.key.Name(), f.err.Message)
+			return refuse(req, f.err.Code), nil, true
+		})
+	}
+}
+
+// refuse answers a request with one error, in all the places where it has any.
+func refuse(req kmsg.Request, code int16) kmsg.Response {
+	resp := req.ResponseKind()
+	switch resp := resp.(type) {
+	case *kmsg.ProduceResponse:
+		for _, t := range req.(*kmsg.ProduceRequest).Topics {
+			topic := kmsg.ProduceResponseTopic{Topic: t.Topic, TopicID: t.TopicID}
+			for _, p := range t.Partitions {
+				topic.Partitions = append(topic.Partitions, kmsg.ProduceResponseTopicPartition{Partition: p.Partition, ErrorCode: code})
+			}
+			resp.Topics = append(resp.Topics, topic)
+		}
+	case *kmsg.TxnOffsetCommitResponse:
+		for _, t := range req.(*kmsg.TxnOffsetCommitRequest).Topics {
+			topic := kmsg.TxnOffsetCommitResponseTopic{Topic: t.Topic, TopicID: t.TopicID}
+			for _, p := range t.Partitions {
+				topic.Partitions = append(topic.Partitions, kmsg.TxnOffsetCommitResponseTopicPartition{Partition: p.Partition, ErrorCode: code})
+			}
+			resp.Topics = append(resp.Topics, topic)
+		}
+	case *kmsg.EndTxnResponse:
+		resp.ErrorCode = code
+	case *kmsg.HeartbeatResponse:
+		resp.ErrorCode = code
+	case *kmsg.JoinGroupResponse:
+		resp.ErrorCode = code
+	case *kmsg.SyncGroupResponse:
+		resp.ErrorCode = code
+	}
+	return resp
 }
 
 type advertised struct {

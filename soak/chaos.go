@@ -91,8 +91,7 @@ func (c *chaos) run(ctx context.Context) {
 		{"provider", 18, c.provider},
 	}
 	if c.w.kafka.broker != nil {
-		// The embedded broker is not meant to die without its clients, which are in its process: e2e/kill_test.go kills both.
-		kinds = slices.DeleteFunc(kinds, func(k kind) bool { return k.name == "broker SIGKILL" })
+		kinds = append(kinds, kind{"forged errors", 6, c.forge})
 	}
 	total := 0
 	for _, k := range kinds {
@@ -260,6 +259,7 @@ func (c *chaos) storm(ctx context.Context) {
 	e := c.on("rebalance", extra, "")
 	c.check(extra.start())
 	c.pause(ctx, stays)
+	joined := c.w.joined(extra)
 	if kill {
 		e.note = "and SIGKILL"
 		extra.kill()
@@ -269,7 +269,7 @@ func (c *chaos) storm(ctx context.Context) {
 		c.check(extra.stop())
 	}
 	c.w.leave(extra)
-	c.end(e, true)
+	c.end(e, joined)
 }
 
 // kafkaEvent touches every lane's commits.
@@ -295,6 +295,15 @@ func (c *chaos) freezeBroker(ctx context.Context) {
 	c.pause(ctx, frozen)
 	c.check(c.w.kafka.pause(n, false))
 	c.end(e, err == nil)
+}
+
+// forge has the embedded broker give errors for a moment.
+func (c *chaos) forge(ctx context.Context) {
+	e := c.kafkaEvent("forged errors", "broker 1", "")
+	before := c.w.kafka.forged()
+	c.w.kafka.broker.signal(syscall.SIGUSR1)
+	c.pause(ctx, c.between(time.Second, 5*time.Second))
+	c.end(e, c.w.kafka.forged() > before)
 }
 
 // network makes the way through a proxy bad for a while.
@@ -372,6 +381,8 @@ func (c *chaos) provider(ctx context.Context) {
 		{Kind: simulator.Status, Status: 500},
 		{Kind: simulator.Reset, Rate: 0.2},
 		{Kind: simulator.Reset, Rate: 0.1, AfterAccepting: true},
+		{Kind: simulator.Reset, Rate: 0.2, Code: "REFUSED_STREAM"},
+		{Kind: simulator.Reset, Rate: 0.1, Code: "CANCEL", AfterAccepting: true},
 		{Kind: simulator.GoAway, Rate: 0.05},
 		{Kind: simulator.Cut, Rate: 0.02, AfterAccepting: true},
 		{Kind: simulator.Credentials},
@@ -381,7 +392,7 @@ func (c *chaos) provider(ctx context.Context) {
 	}
 	f := faults[c.rng.IntN(len(faults))]
 	f.Origin = name
-	note := string(f.Kind)
+	note := strings.TrimSpace(string(f.Kind) + " " + f.Code)
 	if f.AfterAccepting {
 		note += " after accepting"
 	}

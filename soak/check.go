@@ -193,31 +193,90 @@ const grace = sendersTimeout + time.Second
 // repeats compares each delivery's receipts with what may be repeated. An event may repeat what was in flight then or done
 // and not yet committed: what had a receipt by then, and got its word, if ever, only afterwards. An answer that a provider
 // gave and Belfry did not hear is repeated after its "deferred". A call to the API that is repeated may be written twice.
+//
+// bound is how many repeats there may be of all: for each event the most that were in flight or uncommitted at any one
+// moment of it, for a process or a group's membership is lost at a moment, and what was unheard or called for twice.
 func (e *evidence) repeats(events []event) (repeats, bound int, unexplained []string) {
 	for id, got := range e.receipts {
 		slices.SortFunc(got, time.Time.Compare)
-		allowed := max(0, e.sent[id]-1)
 		words := e.words[id]
+		allowed := max(0, e.sent[id]-1)
 		for _, w := range words {
 			if w.outcome == pb.Outcome_OUTCOME_DEFERRED {
 				allowed++
 			}
 		}
+		bound += allowed
+		n := len(got) - 1
+		if repeats += n; n <= allowed {
+			continue
+		}
 		for _, v := range events {
-			if exposes(v, events) && v.touches(e.platform[id]) && exposed(got[0], words, v) {
+			if exposes(v, events) && v.touches(e.platform[id]) && v.start.Before(got[n]) && exposed(got[0], words, v) {
 				allowed++
 			}
 		}
-		n := len(got) - 1
-		repeats, bound = repeats+n, bound+allowed
 		if n > allowed && len(unexplained) < 5 {
 			unexplained = append(unexplained, e.story(id))
 		}
-		if n > allowed && len(unexplained) >= 5 {
-			unexplained[4] = "and more"
+	}
+	risks := e.risks()
+	for _, v := range events {
+		for platform, all := range risks {
+			if exposes(v, events) && v.touches(platform) {
+				bound += most(all, v)
+			}
 		}
 	}
 	return repeats, bound, unexplained
+}
+
+// risk is a time in which a provider had a delivery and Kafka did not have that committed.
+type risk struct{ from, to time.Time }
+
+// risks are all there were, by platform.
+func (e *evidence) risks() map[string][]risk {
+	all := map[string][]risk{}
+	for id, got := range e.receipts {
+		var last risk
+		for _, t := range got {
+			if t.Before(last.to) {
+				continue // it is a repeat
+			}
+			last = risk{t, t.Add(time.Hour)} // for ever
+			for _, w := range e.words[id] {
+				if w.at.After(t) {
+					last.to = w.at.Add(commitTime)
+					break
+				}
+			}
+			all[e.platform[id]] = append(all[e.platform[id]], last)
+		}
+	}
+	return all
+}
+
+// most is how many risks there were at any one moment of an event, at most.
+func most(risks []risk, v event) (most int) {
+	from, to := v.lasts()
+	var edges []time.Duration // since from, twice as much, and odd where a risk ends
+	for _, r := range risks {
+		if r.from.After(to) || r.to.Before(from) {
+			continue
+		}
+		edges = append(edges, max(0, r.from.Sub(from))*2, max(0, r.to.Sub(from))*2+1)
+	}
+	slices.Sort(edges)
+	now := 0
+	for _, edge := range edges {
+		if edge%2 == 0 {
+			now++
+			most = max(most, now)
+		} else {
+			now--
+		}
+	}
+	return most
 }
 
 // exposes tells whether a lane may lose by an event what it had in flight. A stop in good order may not, but for answers
@@ -234,14 +293,19 @@ func exposes(v event, all []event) bool {
 	})
 }
 
-// exposed tells whether a delivery with a first receipt then, and these results, may have been lost by an event's process
-// or commit. Where the moment is known at which a process died, what it had sent by then was on its way for a little
-// longer.
-func exposed(first time.Time, words []word, v event) bool {
-	from, to := v.start, v.end.Add(rebalanceTime+grace)
+// lasts is the time in which an event may lose what is in flight. Where the moment is known at which a process died, what
+// it had sent by then was on its way for a little longer.
+func (v *event) lasts() (from, to time.Time) {
 	if !v.moment.IsZero() {
-		from, to = v.moment, v.moment.Add(time.Second)
+		return v.moment, v.moment.Add(time.Second)
 	}
+	return v.start, v.end.Add(rebalanceTime + grace)
+}
+
+// exposed tells whether a delivery with a first receipt then, and these results, may have been lost by an event's process
+// or commit.
+func exposed(first time.Time, words []word, v event) bool {
+	from, to := v.lasts()
 	if first.After(to) {
 		return false
 	}
@@ -269,18 +333,27 @@ func (e *evidence) story(id [16]byte) string {
 	return b.String()
 }
 
-// afterCancel counts receipts later than two seconds after a cancel was acknowledged, and when.
-func (e *evidence) afterCancel(l *load) (late int) {
+// afterCancel counts the receipts of cancelled campaigns later than 2 s after the acknowledgement, and what the machine
+// withheld since. Where a lane's processes, its way to Kafka or its provider were struck meanwhile they are counted apart: a
+// lane that cannot see Kafka sends on what it holds, and what a provider held up it may accept late.
+func (e *evidence) afterCancel(l *load, events []event, s *starved) (late, shaded int) {
 	for id, got := range e.receipts {
 		c := l.campaigns[e.run[id]]
 		if c == nil || c.cancelled.IsZero() {
 			continue
 		}
 		for _, t := range got {
-			if t.After(c.cancelled.Add(2 * time.Second)) {
+			if t.Sub(c.cancelled) <= 2*time.Second+s.during(c.cancelled, t) {
+				continue
+			}
+			if slices.ContainsFunc(events, func(v event) bool {
+				return v.touches(e.platform[id]) && v.start.Before(t) && v.end.Add(rebalanceTime).After(c.asked)
+			}) {
+				shaded++
+			} else {
 				late++
 			}
 		}
 	}
-	return late
+	return late, shaded
 }

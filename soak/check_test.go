@@ -57,6 +57,26 @@ func TestRepeatsNeedAReason(t *testing.T) {
 	}
 }
 
+// TestBoundIsOfOneMoment: what an event may repeat is what was uncommitted at one moment of it, not all that passed.
+func TestBoundIsOfOneMoment(t *testing.T) {
+	zero := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	at := func(s float64) time.Time { return zero.Add(time.Duration(s * float64(time.Second))) }
+	risks := []risk{{at(0), at(1)}, {at(2), at(5)}, {at(3), at(6)}, {at(5.5), at(7)}, {at(100), at(101)}}
+	for _, tt := range []struct {
+		name string
+		v    event
+		want int
+	}{
+		{"an outage", event{start: at(1.5), end: at(8)}, 2},
+		{"nothing in flight", event{start: at(20), end: at(30)}, 0},
+		{"a kill", event{start: at(1.5), end: at(50), moment: at(6.2)}, 1},
+	} {
+		if got := most(risks, tt.v); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestBrokersListenBehindTheirProxies(t *testing.T) {
 	got := behind("node.id=1\nlisteners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2\nadvertised.listeners=PLAINTEXT://127.0.0.1:1\n"+
 		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT\nx.client.port=1\n", "127.0.0.1:3", "127.0.0.1:4")

@@ -139,6 +139,15 @@ func (k *kafka) pause(i int, on bool) error {
 	return nil
 }
 
+// forged counts the answers that the embedded broker has forged.
+func (k *kafka) forged() int {
+	log, err := os.ReadFile(filepath.Join(k.broker.dir, k.broker.name+".log"))
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(log), "\n"+forged)
+}
+
 func (k *kafka) stop() error {
 	if k.broker != nil {
 		return k.broker.stop()

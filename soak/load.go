@@ -38,7 +38,8 @@ type load struct {
 // campaign is one that was launched.
 type campaign struct {
 	id        string
-	cancelled time.Time // when the cancel was acknowledged
+	asked     time.Time // when it was first asked to be cancelled
+	cancelled time.Time // when that was acknowledged
 	ended     bool
 }
 
@@ -249,10 +250,13 @@ func (l *load) meddle(ctx context.Context, c *campaign, n int) {
 	if n%5 == 0 && act("pause") {
 		act("resume")
 	}
-	if n%7 == 0 && act("cancel") {
-		l.mu.Lock()
-		c.cancelled = time.Now()
-		l.mu.Unlock()
+	if n%7 == 0 {
+		asked := time.Now()
+		if act("cancel") {
+			l.mu.Lock()
+			c.asked, c.cancelled = asked, time.Now()
+			l.mu.Unlock()
+		}
 	}
 }
 

@@ -151,7 +151,7 @@ func soak(ctx context.Context, w *world, say func(string, ...any)) (*outcome, er
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	result := &outcome{options: w.options, took: time.Since(began), load: l, watch: o}
+	result := &outcome{options: w.options, skew: w.skew(), took: time.Since(began), load: l, watch: o}
 	say("all is well again; waiting until everything is done")
 	time.AfterFunc(patience, give) // a call that is not answered by then never is
 	loading.Wait()

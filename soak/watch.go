@@ -16,8 +16,9 @@ import (
 
 // watch looks at the deployment while it is struck: whether lanes stand still that need not, and what memory it takes.
 type watch struct {
-	w     *world
-	chaos *chaos
+	w       *world
+	chaos   *chaos
+	starved starved
 
 	mu sync.Mutex // guards all below
 	// stalls are those of I5; held those in which a lane itself waits for a destination that was sick, by its breaker.
@@ -28,9 +29,10 @@ type watch struct {
 
 // stall is the longest time that a lane had work, a provider that was well, and no progress.
 type stall struct {
-	longest time.Duration
-	at      time.Time
-	after   string // the last event that touched the lane
+	longest  time.Duration // without what the machine withheld
+	withheld time.Duration
+	at       time.Time
+	after    string // the last event that touched the lane
 }
 
 const lookEvery = 250 * time.Millisecond
@@ -52,6 +54,7 @@ func (o *watch) run(ctx context.Context) error {
 		wg.Go(func() { o.lane(ctx, adm, schemas.PlatformName(p), schemas.TopicSend(p, 2)) })
 	}
 	wg.Go(func() { o.memory(ctx) })
+	wg.Go(func() { o.starved.run(ctx) })
 	view := stream.NewView(o.w.cluster(), schemas.TopicLanes, o.status)
 	wg.Go(func() {
 		if err := view.Run(ctx); err != nil {
@@ -93,8 +96,8 @@ func (o *watch) lane(ctx context.Context, adm *kadm.Client, platform, topic stri
 		if o.waits(platform, began) {
 			since = began
 		}
-		o.note(o.stalls, platform, began.Sub(since), last)
-		o.note(o.held, platform, began.Sub(heldSince), last)
+		o.note(o.stalls, platform, since, began, last)
+		o.note(o.held, platform, heldSince, began, last)
 	}
 }
 
@@ -102,11 +105,13 @@ func (o *watch) lane(ctx context.Context, adm *kadm.Client, platform, topic stri
 // takes an offset.
 const markers = 24
 
-func (o *watch) note(stalls map[string]stall, platform string, stood time.Duration, last event) {
+func (o *watch) note(stalls map[string]stall, platform string, from, to time.Time, last event) {
+	withheld := o.starved.during(from, to)
+	stood := to.Sub(from) - withheld
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if stood > stalls[platform].longest {
-		stalls[platform] = stall{stood, time.Now(), last.kind + " " + last.target + " " + last.note}
+		stalls[platform] = stall{stood, withheld, to, last.kind + " " + last.target + " " + last.note}
 	}
 }
 

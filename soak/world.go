@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
 	"github.com/belfry/belfry/simulator"
 	"github.com/belfry/belfry/soak/proxy"
 	"github.com/belfry/belfry/stream"
@@ -101,13 +103,16 @@ func (w *world) build() error {
 
 func (w *world) belfry() string { return filepath.Join(w.dir, "belfry") }
 
+// skew is how far the providers' clock is from the roles': Apple and Google take a token that is a minute off.
+func (w *world) skew() time.Duration { return time.Duration(w.seed%91)*time.Second - 45*time.Second }
+
 // startSimulator starts it on 127.0.0.2, under the name of 127.0.0.1, where the proxies are.
 func (w *world) startSimulator() error {
 	port := freePorts(len(services) + 1)
 	w.simulator = &process{name: "simulator", dir: w.dir, args: []string{
 		w.belfry(), "simulate", "--dir", filepath.Join(w.dir, "sim"), "--listen", "127.0.0.2", "--host", "127.0.0.1",
 		"--port", strconv.Itoa(port), "--devices", strconv.Itoa(w.devices), "--receipts", filepath.Join(w.dir, "receipts.ndjson"),
-		"--seed", strconv.FormatUint(w.seed, 10),
+		"--seed", strconv.FormatUint(w.seed, 10), "--clock-skew", w.skew().String(),
 	}}
 	if err := w.simulator.start(); err != nil {
 		return err
@@ -225,6 +230,24 @@ func (w *world) of(role string) []*instance {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(w.instances), func(i *instance) bool { return role != "" && i.role != role })
+}
+
+// joined tells whether an instance is known to be a member of any group.
+func (w *world) joined(i *instance) bool {
+	client, err := w.cluster().Client()
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	groups, _ := kadm.NewClient(client).DescribeGroups(ctx) // what it could not describe is not known
+	for _, g := range groups {
+		if slices.ContainsFunc(g.Members, func(m kadm.DescribedGroupMember) bool { return m.InstanceID != nil && *m.InstanceID == i.name }) {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *world) ready() bool {

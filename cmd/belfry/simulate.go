@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +18,7 @@ func simulateCommand() *cobra.Command {
 	o := simulator.Options{}
 	var dir string
 	var asJSON bool
+	var skew time.Duration
 	cmd := &cobra.Command{
 		Use:   "simulate",
 		Short: "Stand in for APNs, FCM and four web push services",
@@ -34,6 +36,7 @@ certificates, and devices for belfry devices import.`,
 					return err
 				}
 			}
+			o.Now = func() time.Time { return time.Now().Add(skew) }
 			s, err := simulator.Start(o)
 			if err != nil {
 				return err
@@ -61,6 +64,7 @@ certificates, and devices for belfry devices import.`,
 	f.IntVar(&o.Population.Devices, "devices", 1000, "devices of each app")
 	f.Float64Var(&o.Population.Gone, "gone", 0, "share of devices that are gone, 0 to 1")
 	f.Float64Var(&o.Population.Misplaced, "misplaced", 0, "share of devices with a wrong environment, sender or key, 0 to 1")
+	f.DurationVar(&skew, "clock-skew", 0, "how far the providers' clock is ahead of this machine's; negative: behind")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object with the addresses")
 	return cmd
 }
