@@ -78,7 +78,9 @@ func forge(cluster *kfake.Cluster) {
 		left := f.times
 		cluster.ControlKey(f.key.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
 			if left--; left > 0 {
-				cluster.KeepControl()
+				cluster.KeepControl() // and it is kept until it is dropped
+			} else {
+				cluster.DropControl()
 			}
 			fmt.Printf("%s%s %s\n", forged, f.key.Name(), f.err.Message)
 			return refuse(req, f.err.Code), nil, true
