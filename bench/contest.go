@@ -72,7 +72,7 @@ func (c *contest) run(ctx context.Context) error {
 				return fmt.Errorf("%s, round %d: %w", s.name, round+1, err)
 			}
 			c.samples[s.name] = append(c.samples[s.name], got)
-			c.say("round %d: %s: %s %s, %.2f s of CPU a million", round+1, s.name, figure(got.value), c.unit, byCPU.of(got)*1e6)
+			c.say("round %d: %s: %s %s", round+1, s.name, figure(got.value), c.unit)
 		}
 	}
 	return nil

@@ -305,7 +305,7 @@ func (l *laneSide) provider() (senders.Provider, error) {
 		}}, log)
 	}
 	return webpush.New(map[string]webpush.Config{benchApp: {
-		PublicKey: a.VAPIDPublic, PrivateKey: a.VAPIDPrivate, Subject: a.Subject, AllowHosts: []string{l.addr}, CA: l.ca,
+		PublicKey: a.VAPIDPublic, PrivateKey: a.VAPIDPrivate, Subject: a.Subject, AllowHosts: []string{l.addr}, CA: l.ca, Wire: true,
 	}}, log)
 }
 

@@ -50,7 +50,9 @@ type Side struct {
 
 // Comparison is the engine against one baseline in one figure: the median of the rounds' ratios.
 type Comparison struct {
-	Of       string     `json:"of"`
+	Of string `json:"of"`
+	// Side is whose figure Engine is.
+	Side     string     `json:"side"`
 	Engine   float64    `json:"engine"`
 	Baseline string     `json:"baseline"`
 	Value    float64    `json:"baseline_value"`
@@ -79,8 +81,11 @@ func (g goal) String() string {
 	case g.least > 0:
 		return "≥ " + strconv.FormatFloat(g.least, 'g', -1, 64)
 	}
-	return "none"
+	return noGoal
 }
+
+// noGoal is the goal of a comparison that is for the reader alone.
+const noGoal = "none"
 
 // reached says whether a ratio is what it should be.
 func (g goal) reached(ratio float64) bool {
@@ -125,7 +130,8 @@ func (c *contest) side(name string) Side {
 }
 
 func (c *contest) compare(g goal) Comparison {
-	engine := c.values(cmp.Or(g.engine, c.sides[0].name), g.of)
+	name := cmp.Or(g.engine, c.sides[0].name)
+	engine := c.values(name, g.of)
 	var s series
 	for i, value := range engine {
 		with := g.fixed
@@ -135,7 +141,7 @@ func (c *contest) compare(g goal) Comparison {
 		s.add(with, value)
 	}
 	found := Comparison{
-		Of: g.of.name, Engine: median(s.with), Baseline: g.against, Value: median(s.without),
+		Of: g.of.name, Side: name, Engine: median(s.with), Baseline: g.against, Value: median(s.without),
 		Ratio: s.ratio(), Spread: s.between(), Goal: g.String(),
 	}
 	if g.of.name == byValue.name {
@@ -156,11 +162,15 @@ func (r *Result) Print(w io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	for _, c := range r.Comparisons {
-		mark := "reached"
-		if !c.Reached {
-			mark = "NOT reached"
+		fmt.Fprintf(w, "  %s, %s against %s: ×%.3g (rounds %.3g to %.3g)", c.Of, c.Side, c.Baseline, c.Ratio, c.Spread[0], c.Spread[1])
+		switch {
+		case c.Goal == noGoal:
+			fmt.Fprintln(w)
+		case c.Reached:
+			fmt.Fprintf(w, ", to be %s: reached\n", c.Goal)
+		default:
+			fmt.Fprintf(w, ", to be %s: NOT reached\n", c.Goal)
 		}
-		fmt.Fprintf(w, "  %s against %s: ×%.3g (rounds %.3g to %.3g), to be %s: %s\n", c.Of, c.Baseline, c.Ratio, c.Spread[0], c.Spread[1], c.Goal, mark)
 	}
 	if r.Note != "" {
 		fmt.Fprintf(w, "\n  %s\n", r.Note)

@@ -49,25 +49,29 @@ func (r *Result) rows(w io.Writer) {
 		sides[s.Name] = s
 	}
 	for _, c := range r.Comparisons {
+		engine := sides[c.Side]
 		mark := "✓"
 		if !c.Reached {
 			mark = "✗"
 		}
-		allocs, server := "", ""
-		if r.Engine.Allocs != nil {
-			allocs = figure(*r.Engine.Allocs)
+		if c.Goal == noGoal {
+			mark = ""
 		}
-		if r.Engine.ServerBusy > 0 {
-			server = fmt.Sprintf("%.0f %%, %.2f", 100*r.Engine.ServerShare, r.Engine.ServerBusy)
+		allocs, server := "", ""
+		if engine.Allocs != nil {
+			allocs = figure(*engine.Allocs)
+		}
+		if engine.ServerBusy > 0 {
+			server = fmt.Sprintf("%.0f %%, %.2f", 100*engine.ServerShare, engine.ServerBusy)
 		}
 		var cpu []string
-		for _, s := range []Side{r.Engine, sides[c.Baseline]} {
+		for _, s := range []Side{engine, sides[c.Baseline]} {
 			if s.CPU > 0 {
 				cpu = append(cpu, figure(s.CPU))
 			}
 		}
-		fmt.Fprintf(w, "| `%s` | %s | %s | %s: %s | %.3g (%.3g to %.3g) | %s | %s | %s | %s | %s |\n",
-			r.Name, c.Of, figure(c.Engine), c.Baseline, figure(c.Value), c.Ratio, c.Spread[0], c.Spread[1], c.Goal, mark,
+		fmt.Fprintf(w, "| `%s` | %s | %s: %s | %s: %s | %.3g (%.3g to %.3g) | %s | %s | %s | %s | %s |\n",
+			r.Name, c.Of, c.Side, figure(c.Engine), c.Baseline, figure(c.Value), c.Ratio, c.Spread[0], c.Spread[1], c.Goal, mark,
 			strings.Join(cpu, ", "), allocs, server)
 	}
 }

@@ -17,6 +17,11 @@ var benches = []struct {
 	{"lane-fcm", "From Kafka to FCM to the outcome, against the wire alone and firebase", laneBench(pb.Platform_PLATFORM_FCM)},
 	{"lane-webpush", "From Kafka to a push service to the outcome, against P-256 alone and webpush-go", laneBench(pb.Platform_PLATFORM_WEBPUSH)},
 	{"intake", "Devices through the bulk API, against a franz-go producer alone", intakeBench},
+	{"fanout", "From the registry to committed deliveries, against a bare Kafka producer", fanoutBench},
+	{"end-to-end", "From a campaign's launch to its last outcome, against its slowest stage alone", endToEndBench},
+	{"latency", "From API to provider, idle and during campaigns, against one HTTP hop and one produce", latencyBench},
+	{"growth", "Time and memory by number of devices, against a line", growthBench},
+	{"scale", "CPU a push with two and four processes, against one", scaleBench},
 	{"isolation", "A sick platform, web push service or app, and the others' throughput and delay", isolationBench},
 	{"urgent", "A blast, and the time from API to provider of a transactional message", urgentBench},
 	{"fairness", "A big campaign, and the time of a small one behind it", fairnessBench},
@@ -43,6 +48,41 @@ func intakeBench(quick bool) bench.Bench {
 		return bench.Intake{Rounds: 4, Devices: 150_000}
 	}
 	return bench.Intake{Rounds: 10, Devices: 1_000_000}
+}
+
+func fanoutBench(quick bool) bench.Bench {
+	if quick {
+		return bench.Fanout{Devices: 100_000, Rounds: 2}
+	}
+	return bench.Fanout{Devices: 1_000_000, Rounds: 6}
+}
+
+func endToEndBench(quick bool) bench.Bench {
+	if quick {
+		return bench.EndToEnd{Devices: 50_000, Rounds: 1}
+	}
+	return bench.EndToEnd{Devices: 1_000_000, Rounds: 4}
+}
+
+func latencyBench(quick bool) bench.Bench {
+	if quick {
+		return bench.Latency{Devices: 20_000, Campaigns: 10, Rounds: 2, Calls: 100, Every: 10 * time.Millisecond}
+	}
+	return bench.Latency{Devices: 200_000, Campaigns: 20, Rounds: 6, Calls: 500, Every: 10 * time.Millisecond}
+}
+
+func growthBench(quick bool) bench.Bench {
+	if quick {
+		return bench.Growth{Sizes: []int{1000, 10_000, 30_000}, Rounds: 2}
+	}
+	return bench.Growth{Sizes: []int{10_000, 100_000, 1_000_000, 3_000_000}, Rounds: 2}
+}
+
+func scaleBench(quick bool) bench.Bench {
+	if quick {
+		return bench.Scale{Lane: bench.Lane{Platform: pb.Platform_PLATFORM_APNS, Rounds: 1, For: time.Second, Warm: 500 * time.Millisecond}}
+	}
+	return bench.Scale{Lane: bench.Lane{Platform: pb.Platform_PLATFORM_APNS, Rounds: 4, For: 5 * time.Second, Warm: 3 * time.Second}}
 }
 
 func isolationBench(quick bool) bench.Bench {
