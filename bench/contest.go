@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"runtime/metrics"
 	"slices"
@@ -70,6 +71,9 @@ func (c *contest) run(ctx context.Context) error {
 			got, err := s.run(ctx)
 			if err != nil {
 				return fmt.Errorf("%s, round %d: %w", s.name, round+1, err)
+			}
+			if !(got.value > 0) || math.IsInf(got.value, 0) {
+				return fmt.Errorf("%s, round %d: %v %s cannot be: it was too short to be measured", s.name, round+1, got.value, c.unit)
 			}
 			c.samples[s.name] = append(c.samples[s.name], got)
 			c.say("round %d: %s: %s %s", round+1, s.name, figure(got.value), c.unit)

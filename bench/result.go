@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Result is what a contest found. Engine, Baseline and Ratio are those of the first comparison.
@@ -124,9 +125,17 @@ func (c *contest) side(name string) Side {
 	if of := median(c.values(name, metric{of: func(s sample) float64 { return s.allocs / s.ops }})); of >= 0 {
 		s.Allocs = &of
 	}
-	s.ServerShare = median(c.values(name, metric{of: func(s sample) float64 { return float64(s.server) / float64(s.server+s.cpu) }}))
-	s.ServerBusy = median(c.values(name, metric{of: func(s sample) float64 { return s.server.Seconds() / s.wall.Seconds() }}))
+	s.ServerShare = median(c.values(name, metric{of: func(s sample) float64 { return part(s.server, s.server+s.cpu) }}))
+	s.ServerBusy = median(c.values(name, metric{of: func(s sample) float64 { return part(s.server, s.wall) }}))
 	return s
+}
+
+// part is a's part of b, and 0 of nothing.
+func part(a, b time.Duration) float64 {
+	if b == 0 {
+		return 0
+	}
+	return float64(a) / float64(b)
 }
 
 func (c *contest) compare(g goal) Comparison {
