@@ -58,7 +58,7 @@ func (b Fanout) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	}
 	c := &contest{unit: "deliveries/s", rounds: b.Rounds, say: e.Say, sides: []side{
 		{"fanout", engine},
-		{"bare producer", func(ctx context.Context) (sample, error) { return d.produce(ctx, records, b.Devices) }},
+		{"bare producer", func(ctx context.Context) (sample, error) { return d.transact(ctx, records, b.Devices) }},
 	}}
 	if err := c.run(ctx); err != nil {
 		return nil, err
@@ -186,8 +186,8 @@ func (d *deployment) deliveries(ctx context.Context) (records []*kgo.Record, err
 // commitEvery is how often Belfry commits.
 const commitEvery = 250 * time.Millisecond
 
-// produce writes n records in transactions, with nothing else to do.
-func (d *deployment) produce(ctx context.Context, records []*kgo.Record, n int) (s sample, err error) {
+// transact writes n records in transactions, with nothing else to do.
+func (d *deployment) transact(ctx context.Context, records []*kgo.Record, n int) (s sample, err error) {
 	client, err := d.Client(kgo.TransactionalID(d.Prefix+"bare"), kgo.MaxBufferedRecords(1<<20))
 	if err != nil {
 		return s, err
