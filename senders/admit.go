@@ -14,9 +14,10 @@ import (
 // batch's deliveries have in common, their run and destination, is looked up once for those that follow each other. It is
 // used again.
 type admission struct {
-	jobs  []*job
-	loads []load
-	ends  []ended
+	parcel // of the one that is looked at
+	jobs   []*job
+	loads  []load
+	ends   []ended
 
 	// run is the last delivery's, by key.
 	key runKey
@@ -37,15 +38,15 @@ func (l *Lane) admit(ctx context.Context, tasks []*stream.Task, now time.Time) {
 	a.jobs = l.jobs.take(a.jobs[:0], len(tasks))
 	for i, t := range tasks {
 		j := a.jobs[i]
-		if bad := j.decode(t, l.Provider.Platform(), l.Class); bad != nil {
+		j.task, j.ctx = t, ctx
+		v, bad := l.place(a, j, now)
+		switch {
+		case bad != nil:
 			t.Done(t.DeadLetter(schemas.TopicDead(l.Provider.Platform()), bad.reason, bad.detail))
-			j.empty()
-			continue
-		}
-		j.ctx = ctx
-		if v, ok := l.place(a, j, now); !ok {
+		case v.Next != placed:
 			a.ends = append(a.ends, ended{j, v})
 		}
+		a.empty()
 	}
 	for i := range a.loads {
 		load := &a.loads[i]
@@ -66,24 +67,29 @@ func (a *admission) rest() {
 	a.key, a.run, a.where, a.to = runKey{}, nil, Destination{}, 0
 }
 
-// place puts a job with those of its destination, or says what it ends as.
-func (l *Lane) place(a *admission, j *job, now time.Time) (Verdict, bool) {
-	if v, ok := l.resolve(a, j); !ok {
-		return v, false
+// place puts a job with those of its destination, or says what it ends as, or why it cannot be read.
+func (l *Lane) place(a *admission, j *job, now time.Time) (Verdict, *unreadable) {
+	d, bad := a.look(j.task.Value, l.Provider.Platform(), l.Class)
+	if bad != nil {
+		return Verdict{}, bad
+	}
+	j.name, j.expires = d.Run, d.ExpiresAt
+	if v, bad := l.resolve(a, j, d); bad != nil || v.Next != placed {
+		return v, bad
 	}
 	if v, ok := j.check(now); !ok {
-		return v, false
+		return v, nil
 	}
-	where, refused := l.Provider.Destination(j.delivery)
+	where, refused := l.Provider.Destination(d)
 	if refused != nil {
-		return refusal(refused, ScopeDevice), false
+		return refusal(refused, ScopeDevice), nil
 	}
 	to := a.load(l, where)
-	if due := time.UnixMilli(j.delivery.DueAt); j.delivery.Parked && now.Before(due) {
+	if due := time.UnixMilli(d.DueAt); d.Parked && now.Before(due) {
 		to.to.unpark(due)
 	}
 	to.jobs = append(to.jobs, j)
-	return Verdict{}, true
+	return Verdict{Next: placed}, nil
 }
 
 // load is the load for a destination.
@@ -109,12 +115,16 @@ func (a *admission) load(l *Lane, where Destination) *load {
 }
 
 // resolve finds the run and the message.
-func (l *Lane) resolve(a *admission, j *job) (Verdict, bool) {
+func (l *Lane) resolve(a *admission, j *job, d *pb.Delivery) (Verdict, *unreadable) {
 	var err error
-	d := j.delivery
 	switch key := (runKey{d.App, d.Run}); {
+	case a.inline != nil:
+		j.message, err = l.messages.compile(d.Run, a.inline)
+		if err != nil && !errors.Is(err, errMessage) {
+			return Verdict{}, &unreadable{"undecodable", "its message is not a belfry.v1.Message: " + err.Error()}
+		}
 	case d.Message != nil:
-		j.message, err = l.messages.compile(j.task.Value, d)
+		j.message, err = l.messages.compile(d.Run, encode(d.Message))
 	case a.run != nil && a.key == key:
 		j.run = a.run
 		j.message, err = j.run.message()
@@ -127,12 +137,12 @@ func (l *Lane) resolve(a *admission, j *job) (Verdict, bool) {
 	}
 	switch {
 	case err == nil:
-		return Verdict{}, true
+		return Verdict{Next: placed}, nil
 	case j.ctx.Err() != nil:
-		return Verdict{Next: giveBack}, false
+		return Verdict{Next: giveBack}, nil
 	case errors.Is(err, errUnknownRun):
-		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_DEAD, Code: "unknown-run"}, false
+		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_DEAD, Code: "unknown-run"}, nil
 	default:
-		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-message", Scope: ScopeMessage}, false
+		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-message", Scope: ScopeMessage}, nil
 	}
 }

@@ -1,16 +1,16 @@
 package senders
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/message"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
-	"github.com/belfry/belfry/stream"
 )
 
 // maxDelivery bounds a delivery's record, in bytes. The largest that the API lets through has a message of 256 KiB and
@@ -20,20 +20,19 @@ const maxDelivery = 512 << 10
 // unreadable is why a record is not a delivery of its lane. It names no content.
 type unreadable struct{ reason, detail string }
 
-// decode reads a delivery into j's parcel. One without its identity cannot be counted under any run, so it is not let in.
-func (j *job) decode(t *stream.Task, p pb.Platform, c pb.Class) *unreadable {
-	if len(t.Value) > maxDelivery {
-		return &unreadable{"oversize", fmt.Sprintf("%d bytes; a delivery has at most %d", len(t.Value), maxDelivery)}
+// look decodes a delivery and checks it. One without its identity cannot be counted under any run, so it is not let in.
+func (p *parcel) look(value []byte, platform pb.Platform, c pb.Class) (*pb.Delivery, *unreadable) {
+	if len(value) > maxDelivery {
+		return nil, &unreadable{"oversize", fmt.Sprintf("%d bytes; a delivery has at most %d", len(value), maxDelivery)}
 	}
-	d, err := j.parcel.decode(t.Value)
+	d, err := p.decode(value)
 	if err != nil {
-		return &unreadable{"undecodable", "not a belfry.v1.Delivery: " + err.Error()}
+		return nil, &unreadable{"undecodable", "not a belfry.v1.Delivery: " + err.Error()}
 	}
-	if fault := incomplete(d, p, c); fault != "" {
-		return &unreadable{"undecodable", fault}
+	if fault := incomplete(d, platform, c); fault != "" {
+		return nil, &unreadable{"undecodable", fault}
 	}
-	j.task, j.delivery = t, d
-	return nil
+	return d, nil
 }
 
 // incomplete says what a delivery lacks, or "".
@@ -53,63 +52,51 @@ func incomplete(d *pb.Delivery, p pb.Platform, c pb.Class) string {
 	return ""
 }
 
-// inlineMessages compiles the messages that deliveries carry. Those of a rule, or to a user with three devices, are the
-// same bytes again and again, so the last ones are kept.
+// inlineMessages reads and compiles the messages that deliveries carry. Those of a rule, or to a user with three devices,
+// are the same bytes again and again, so the last ones are kept.
 type inlineMessages struct {
 	mu   sync.Mutex
-	seen map[string]*message.Compiled // by the message's bytes and scope
+	seen map[inlineKey]*message.Compiled
+}
+
+type inlineKey struct {
+	scope message.Scope
+	bytes string
 }
 
 // keepInline bounds what is kept, in messages. When it is full all are dropped: it fills again with those in use.
 const keepInline = 256
 
-// compile compiles the message that a delivery carries; value is the delivery's record.
-func (c *inlineMessages) compile(value []byte, d *pb.Delivery) (*message.Compiled, error) {
+// errMessage is a message that cannot be compiled.
+var errMessage = errors.New("the delivery's message cannot be compiled")
+
+// compile compiles a message that a delivery under this account carries. The error is errMessage, or one of decoding.
+func (c *inlineMessages) compile(run string, inline []byte) (*message.Compiled, error) {
 	scope := message.Rule
-	if d.Run == schemas.RunMessages {
+	if run == schemas.RunMessages {
 		scope = message.Transactional
 	}
-	key := append(messageBytes(value), byte(scope))
 	c.mu.Lock()
-	m := c.seen[string(key)]
+	m := c.seen[inlineKey{scope, string(inline)}] // does not allocate the key
 	c.mu.Unlock()
 	if m != nil {
 		return m, nil
 	}
-	m, err := message.Compile(d.Message, scope)
+	p := &pb.Message{}
+	if err := proto.Unmarshal(inline, p); err != nil {
+		return nil, err
+	}
+	m, err := message.Compile(p, scope)
 	if err != nil {
-		return nil, fmt.Errorf("compile the message of %s/%s: %w", d.App, d.Run, err)
+		return nil, fmt.Errorf("%w: %w", errMessage, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.seen == nil || len(c.seen) >= keepInline {
-		c.seen = make(map[string]*message.Compiled, keepInline)
+		c.seen = make(map[inlineKey]*message.Compiled, keepInline)
 	}
-	c.seen[string(key)] = m
+	c.seen[inlineKey{scope, string(inline)}] = m
 	return m, nil
-}
-
-// messageField is Delivery.message.
-var messageField = (&pb.Delivery{}).ProtoReflect().Descriptor().Fields().ByName("message").Number()
-
-// messageBytes copies the message out of a delivery's record as it lies there: making it anew only to compare it would
-// cost more than compiling it.
-func messageBytes(value []byte) (found []byte) {
-	for len(value) > 0 {
-		field, kind, n := protowire.ConsumeTag(value)
-		if n < 0 {
-			return found
-		}
-		value = value[n:]
-		if n = protowire.ConsumeFieldValue(field, kind, value); n < 0 {
-			return found
-		}
-		if field == messageField {
-			found = append(found, value[:n]...) // a field that comes twice is merged, so both count
-		}
-		value = value[n:]
-	}
-	return found
 }
 
 // transactional says that no expander counted the delivery as planned.

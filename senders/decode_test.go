@@ -1,11 +1,11 @@
 package senders
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
-	"github.com/belfry/belfry/stream"
 )
 
 func inlineDelivery(run, title string) *pb.Delivery {
@@ -17,7 +17,7 @@ func inlineDelivery(run, title string) *pb.Delivery {
 func TestInlineMessagesAreCompiledOnce(t *testing.T) {
 	var c inlineMessages
 	compile := func(d *pb.Delivery) any {
-		m, err := c.compile(encode(d), d)
+		m, err := c.compile(d.Run, encode(d.Message))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,8 +42,11 @@ func TestInlineMessagesAreCompiledOnce(t *testing.T) {
 		t.Errorf("%d messages are kept", len(c.seen))
 	}
 	d := inlineDelivery(schemas.RunMessages, "{{ nonsense }}")
-	if _, err := c.compile(encode(d), d); err == nil {
+	if _, err := c.compile(d.Run, encode(d.Message)); err == nil {
 		t.Error("a message with an unknown variable compiled")
+	}
+	if _, err := c.compile("", []byte{0xff}); err == nil || errors.Is(err, errMessage) {
+		t.Errorf("what is no message: %v", err)
 	}
 }
 
@@ -52,15 +55,13 @@ func FuzzDecode(f *testing.F) {
 	f.Add(encode(inlineDelivery(schemas.RunMessages, "one")))
 	f.Add([]byte("\xff\xff"))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		j := &job{}
-		bad := j.decode(&stream.Task{Value: value}, fcm, bulk)
-		d := j.delivery
+		var p parcel
+		d, bad := p.look(value, fcm, bulk)
 		if (d == nil) == (bad == nil) {
 			t.Fatal("neither a delivery nor a reason")
 		}
 		if d != nil {
 			encode(d) // what was let in can be written again
-			messageBytes(value)
 		}
 	})
 }

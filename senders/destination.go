@@ -94,8 +94,8 @@ type common struct {
 	// life ends when nobody waits for answers any more.
 	life context.Context
 	// pumps counts the goroutines that make requests, one for each destination that has any to make.
-	pumps    sync.WaitGroup
-	requests pool[Request]
+	pumps sync.WaitGroup
+	kits  pool[kit]
 	// cores is nil in a lane that gives way to nobody.
 	cores *pressure
 }

@@ -79,13 +79,14 @@ func (b *bench) push(d *destination, n int) []*job {
 }
 
 func (b *bench) job(d *destination, ttl time.Duration) *job {
-	return &job{trip: trip{
-		ctx: b.t.Context(), task: &stream.Task{Value: []byte("record")},
+	at := time.Now().Add(ttl).UnixMilli()
+	return &job{
+		expires: at, ctx: b.t.Context(), task: &stream.Task{Value: []byte("record")},
 		delivery: &pb.Delivery{
-			App: d.App, ExpiresAt: time.Now().Add(ttl).UnixMilli(),
+			App: d.App, ExpiresAt: at,
 			Target: &pb.Target{Kind: &pb.Target_Fcm{Fcm: &pb.FcmTarget{Token: d.Name}}},
 		},
-	}}
+	}
 }
 
 // pass lets time go by with the lane's ticks.

@@ -10,22 +10,24 @@ import (
 )
 
 // job is one delivery on its way through a lane. One goroutine has it at a time. When it has ended, it is the next one's.
+//
+// Tens of thousands may wait in a lane's windows, and a few thousand at most are in flight. So a job is small, and what it
+// takes to ask about it comes with the kit, which is hot in the cache from one delivery to the next: the delivery itself is
+// decoded on admission only to be looked at, and again when its turn has come.
 type job struct {
-	trip
-	parcel
-}
-
-// trip is what concerns one delivery alone.
-type trip struct {
 	task *stream.Task
 	// ctx ends with the task's assignment.
-	ctx      context.Context
-	delivery *pb.Delivery // the parcel's, or one of its own
-	// run is nil for a delivery that carries its message.
+	ctx context.Context
+	// run is nil for a delivery that carries its message. name is its name, and lies in the record.
 	run     *run
+	name    string
 	message *message.Compiled
-	// request is nil until the first is made.
-	request *Request
+	// expires is when the delivery does, Unix ms.
+	expires int64
+
+	// kit and delivery are nil until the delivery is opened.
+	kit      *kit
+	delivery *pb.Delivery
 
 	// asked says that the provider was asked at least once.
 	asked bool
@@ -37,6 +39,28 @@ type trip struct {
 	begun   time.Time
 	// epoch is the destination's at the time of asking: an answer speaks only about the state it was asked in.
 	epoch uint64
+}
+
+// kit is what a delivery needs while it is asked about.
+type kit struct {
+	Request
+	parcel
+}
+
+// open has the job's delivery decoded. It was looked at on admission, so it can be.
+func (j *job) open(k *kit) {
+	j.kit = k
+	if j.delivery != nil {
+		return
+	}
+	d, err := k.decode(j.task.Value)
+	if err != nil {
+		panic("senders: a delivery that was readable is no more: " + err.Error())
+	}
+	if k.inline != nil {
+		d.Message = j.message.Message()
+	}
+	j.delivery = d
 }
 
 // ended is a job with what is to become of it.
@@ -53,6 +77,8 @@ const (
 	giveBack
 	// noToken keeps it until there is a provider token.
 	noToken
+	// placed says that it goes to its destination.
+	placed
 )
 
 // check says whether a delivery may still be sent at this moment, or what becomes of it. It is asked again right
@@ -61,7 +87,7 @@ func (j *job) check(now time.Time) (Verdict, bool) {
 	switch {
 	case j.ctx.Err() != nil:
 		return Verdict{Next: giveBack}, false
-	case now.UnixMilli() >= j.delivery.GetExpiresAt():
+	case now.UnixMilli() >= j.expires:
 		return expired, false
 	case j.run == nil:
 		return Verdict{}, true
@@ -81,7 +107,7 @@ var expired = Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_EXPIRED, Code: "exp
 // deadline is when a request begun now must have its answer.
 func (j *job) deadline(now time.Time, timeout time.Duration) time.Time {
 	at := now.Add(timeout)
-	if e := time.UnixMilli(j.delivery.GetExpiresAt()); e.Before(at) {
+	if e := time.UnixMilli(j.expires); e.Before(at) {
 		return e
 	}
 	return at

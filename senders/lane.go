@@ -57,10 +57,10 @@ const (
 	windowBytes   = 16 << 20
 	// tickEvery is how soon a probe that is due, a stuck destination and the end of an assignment are noticed.
 	tickEvery = 100 * time.Millisecond
-	// keepJobs and keepRequests are what is kept of them for the next deliveries: two full windows' worth, and more requests
-	// than any destination may have in flight.
-	keepJobs     = 2 * windowRecords
-	keepRequests = 4096
+	// keepJobs and keepKits are what is kept of them for the next deliveries: eight full windows' worth, and more kits than a
+	// destination may have in flight.
+	keepJobs = 8 * windowRecords
+	keepKits = 4096
 )
 
 // NewLane makes a lane. It starts with Run.
@@ -79,7 +79,7 @@ func NewLane(o Options) *Lane {
 		results:      schemas.TopicResults(o.Provider.Platform()),
 	}
 	l.common = common{provider: o.Provider, timeout: o.Timeout, finish: l.finish, log: o.Kafka.Log.With("lane", name)}
-	l.jobs.most, l.requests.most = keepJobs, keepRequests
+	l.jobs.most, l.kits.most = keepJobs, keepKits
 	l.packers.New = func() any { return &packer{lane: l} }
 	l.admissions.New = func() any { return &admission{} }
 	if o.Class == pb.Class_CLASS_BULK {

@@ -23,6 +23,8 @@ type parcel struct {
 	isFcm     pb.Target_Fcm
 	isWebpush pb.Target_Webpush
 	variables map[string]string
+	// inline is the delivery's own message as it lies in the record, or nil: see inlineMessages.
+	inline []byte
 }
 
 // empty makes it good for another delivery. It also lets go of the record, which lies in a whole fetch of others.
@@ -32,13 +34,14 @@ func (p *parcel) empty() {
 }
 
 // decode reads a delivery's record into an empty parcel. The delivery refers to value and to the parcel: both must be left alone for as long as
-// it is used. What it does not know as such, an unknown field, one of another type, a part that comes twice, is proto's to
+// it is used. A message of its own stays as it lies, in p.inline: it is likely to be known already. What decode does not know as such, an unknown field, one of another type, a part that comes twice, is proto's to
 // read: then the delivery is one of its own.
 func (p *parcel) decode(value []byte) (*pb.Delivery, error) {
 	if p.read(value) {
 		return &p.content, nil
 	}
 	d := &pb.Delivery{}
+	p.inline = nil
 	return d, proto.Unmarshal(value, d)
 }
 
@@ -115,11 +118,11 @@ func (p *parcel) setBytes(field protowire.Number, v []byte) bool {
 	case 8:
 		return p.setVariable(v)
 	case 9:
-		if d.Message != nil {
+		if p.inline != nil {
 			return false // a part that comes twice is merged
 		}
-		d.Message = &pb.Message{}
-		return proto.Unmarshal(v, d.Message) == nil
+		p.inline = v
+		return true
 	case 15:
 		return setText(&d.LastCode, v)
 	case 21:

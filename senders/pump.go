@@ -26,9 +26,9 @@ func (d *destination) start(now time.Time) {
 
 func (d *destination) pump() {
 	var (
-		jobs     = make([]*job, 0, batchAtMost)
-		over     []ended
-		requests []*Request
+		jobs    = make([]*job, 0, batchAtMost)
+		over    []ended
+		scratch scratch
 	)
 	for {
 		now := time.Now()
@@ -37,7 +37,7 @@ func (d *destination) pump() {
 			return
 		}
 		d.finish(over, now)
-		requests = d.ask(jobs, requests[:0], now)
+		d.ask(jobs, &scratch, now)
 	}
 }
 
@@ -76,18 +76,25 @@ func (d *destination) fly(j *job, now time.Time) {
 	j.begun, j.epoch, j.repeats = now, d.epoch, 0
 }
 
-// ask makes the jobs' requests and sends them. It returns its scratch.
-func (d *destination) ask(jobs []*job, batch []*Request, now time.Time) []*Request {
-	d.equip(jobs, batch)
+// scratch is a pump's own.
+type scratch struct {
+	kits  []*kit
+	batch []*Request
+}
+
+// ask makes the jobs' requests and sends them.
+func (d *destination) ask(jobs []*job, s *scratch, now time.Time) {
+	d.equip(jobs, s)
+	s.batch = s.batch[:0]
 	var unsent []ended
 	for _, j := range jobs {
-		r := j.request
+		r := &j.kit.Request
 		if err := d.provider.Encode(r, j.delivery, j.message, now); err != nil {
 			unsent = append(unsent, ended{j, refusal(err, ScopeMessage)})
 			continue
 		}
 		r.Handler, r.Tag, r.Deadline = d, j, j.deadline(now, d.timeout)
-		batch = append(batch, r)
+		s.batch = append(s.batch, r)
 	}
 	if len(unsent) > 0 {
 		d.mu.Lock()
@@ -97,27 +104,25 @@ func (d *destination) ask(jobs []*job, batch []*Request, now time.Time) []*Reque
 		d.mu.Unlock()
 		d.finish(unsent, now)
 	}
-	if len(batch) > 0 {
-		d.provider.Send(batch)
+	if len(s.batch) > 0 {
+		d.provider.Send(s.batch)
 	}
-	return batch
 }
 
-// equip gives a request to each job that has none; one that was asked before has.
-func (d *destination) equip(jobs []*job, scratch []*Request) {
-	n := 0
+// equip opens the jobs that are not; those that were asked before are.
+func (d *destination) equip(jobs []*job, s *scratch) {
+	s.kits = d.kits.take(s.kits[:0], len(jobs))
+	left := s.kits
 	for _, j := range jobs {
-		if j.request == nil {
-			n++
+		if j.kit == nil {
+			j.open(left[0])
+			left = left[1:]
 		}
 	}
-	scratch = d.requests.take(scratch, n)
-	for _, j := range jobs {
-		if j.request == nil {
-			n--
-			j.request = scratch[n]
-		}
+	if len(left) > 0 {
+		d.kits.give(left)
 	}
+	clear(s.kits)
 }
 
 // harvest is what one batch of answers became. It is used again.
@@ -147,7 +152,7 @@ func (d *destination) Answered(results []wire.Result) {
 	for i := range h.answers {
 		switch a := &h.answers[i]; {
 		case a.verdict.Next == Again:
-			h.again = append(h.again, a.request)
+			h.again = append(h.again, &a.kit.Request)
 		case !d.learn(a.job, a.verdict, a.heard, now):
 			h.ends = append(h.ends, a.ended)
 		}
@@ -176,7 +181,7 @@ func (d *destination) read(j *job, res *wire.Result, now time.Time) (v Verdict, 
 		}
 	}
 	j.asked = true
-	if v = d.provider.Classify(j.request, res); v.Next != Again {
+	if v = d.provider.Classify(&j.kit.Request, res); v.Next != Again {
 		return v, true
 	}
 	if j.repeats++; j.repeats >= againAtMost {
@@ -186,6 +191,6 @@ func (d *destination) read(j *job, res *wire.Result, now time.Time) (v Verdict, 
 	if w, ok := j.check(now); !ok {
 		return w, false
 	}
-	j.request.Deadline = j.deadline(now, d.timeout)
+	j.kit.Deadline = j.deadline(now, d.timeout)
 	return v, true
 }

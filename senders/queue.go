@@ -21,7 +21,7 @@ func (q *queue) len() int { return q.n }
 
 // line finds a job's run, or lines it up as the last to be served.
 func (q *queue) line(j *job) *line {
-	run := j.delivery.GetRun()
+	run := j.name
 	if i := slices.IndexFunc(q.runs, func(l *line) bool { return l.run == run }); i >= 0 {
 		return q.runs[i]
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 func waiting(run string, n int) *job {
-	return &job{trip: trip{delivery: &pb.Delivery{Run: run, Device: fmt.Sprint(n)}}}
+	return &job{name: run, delivery: &pb.Delivery{Run: run, Device: fmt.Sprint(n)}}
 }
 
 func every(*job) bool { return true }

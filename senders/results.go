@@ -19,7 +19,11 @@ func (l *Lane) finish(ends []ended, now time.Time) {
 	}
 	p := l.packers.Get().(*packer)
 	for i := range ends {
-		l.settle(p, ends[i].job, ends[i].verdict, now)
+		j, v := ends[i].job, ends[i].verdict
+		if j.delivery == nil && v.Next != giveBack {
+			j.open(l.kits.take(nil, 1)[0]) // it never had its turn
+		}
+		l.settle(p, j, v, now)
 	}
 	p.flush()
 	l.packers.Put(p)
@@ -43,21 +47,21 @@ func (l *Lane) settle(p *packer, j *job, v Verdict, now time.Time) {
 
 // recycle takes back what ended jobs were carried in.
 func (l *Lane) recycle(ends []ended) {
-	jobs, requests := make([]*job, 0, batchAtMost), make([]*Request, 0, batchAtMost)
+	jobs, kits := make([]*job, 0, batchAtMost), make([]*kit, 0, batchAtMost)
 	for len(ends) > 0 {
 		n := min(len(ends), batchAtMost)
 		for _, e := range ends[:n] {
-			if r := e.request; r != nil {
-				r.Tag, r.Handler, r.Delivery = nil, nil, nil
-				requests = append(requests, r)
+			if k := e.kit; k != nil {
+				k.Tag, k.Handler, k.Delivery = nil, nil, nil
+				k.empty()
+				kits = append(kits, k)
 			}
-			e.trip = trip{}
-			e.empty()
+			*e.job = job{}
 			jobs = append(jobs, e.job)
 		}
 		l.jobs.give(jobs)
-		l.requests.give(requests)
-		jobs, requests, ends = jobs[:0], requests[:0], ends[n:]
+		l.kits.give(kits)
+		jobs, kits, ends = jobs[:0], kits[:0], ends[n:]
 	}
 }
 

@@ -169,7 +169,7 @@ func (b *bench) ofRun(d *destination, name string, r *run, n int) []*job {
 	jobs := make([]*job, n)
 	for i := range jobs {
 		jobs[i] = b.job(d, 24*time.Hour)
-		jobs[i].delivery.Run, jobs[i].run = name, r
+		jobs[i].delivery.Run, jobs[i].name, jobs[i].run = name, name, r
 	}
 	return jobs
 }
