@@ -14,8 +14,8 @@ import (
 )
 
 // expand ends a chunk with its deliveries, and returns how many they are. When its partition goes away it gives the chunk
-// back instead.
-func (e *expander) expand(w *work) int64 {
+// back instead. outs is room for them that the caller lends, and gets back larger.
+func (e *expander) expand(w *work, outs *[]stream.Output) int64 {
 	c := e.campaigns.get(w.run)
 	if c == nil || over(c.Campaign, e.now()) {
 		w.task.Done(e.count(w.chunk, 0))
@@ -27,20 +27,21 @@ func (e *expander) expand(w *work) int64 {
 		w.task.Done(w.task.DeadLetter(schemas.TopicDead(e.platform), "uncompilable", err.Error()), e.count(w.chunk, 0))
 		return 0
 	}
-	var outs []stream.Output
 	err = e.patience.try(w.ctx, "read the devices of a chunk", func() error {
 		x := newExpansion(c.Campaign, recipe, e.platform, e.now())
-		x.outs = make([]stream.Output, 0, min(w.chunk.Estimate, 2*chunkDevices)+1) // and the count
+		x.outs = (*outs)[:0]
 		err := e.devices(w.ctx, w.chunk, x)
-		outs = x.outs
+		*outs = x.outs
 		return err
 	})
 	if err != nil {
 		w.task.Release()
 		return 0
 	}
-	planned := len(outs)
-	w.task.Done(append(outs, e.count(w.chunk, planned))...)
+	planned := len(*outs)
+	*outs = append(*outs, e.count(w.chunk, planned))
+	w.task.Done(*outs...)
+	clear(*outs)
 	return int64(planned)
 }
 

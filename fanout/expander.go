@@ -249,9 +249,10 @@ func (e *expander) push(w *work, weight uint32) {
 
 // session expands one chunk after the other.
 func (e *expander) session(ctx context.Context) error {
+	var outs []stream.Output // used again for each chunk
 	for {
 		if w := e.take(); w != nil {
-			planned := e.expand(w)
+			planned := e.expand(w, &outs)
 			e.expanded(w, planned)
 			continue
 		}

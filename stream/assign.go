@@ -40,7 +40,7 @@ func (s *session) assigned(_ context.Context, group *kgo.Client, r *kmsg.OffsetF
 func (s *session) assign(k tp, member string, base int64, meta string) {
 	p := &partition{
 		tp: k, member: member, cfg: &s.o, base: base, w: newWindow(s.o.Records, base),
-		wake: make(chan struct{}, 1), full: s.full, worked: make(chan struct{}), idle: make(chan struct{}),
+		wake: make(chan struct{}, 1), full: s.full, waiting: &s.waiting, worked: make(chan struct{}), idle: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(s.ctx)
 	if base >= 0 && meta != "" {

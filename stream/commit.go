@@ -120,8 +120,7 @@ func (snap *snapshot) add(p *partition) {
 		return // until its slow records end
 	}
 	low, frees := p.w.snapshot()
-	snap.parts = append(snap.parts, part{p, base, meta, low, frees, p.out})
-	p.out = outputs{}
+	snap.parts = append(snap.parts, part{p, base, meta, low, frees, p.takeOutputs()})
 }
 
 func (snap *snapshot) forgetLost() {

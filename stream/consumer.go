@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -18,9 +19,9 @@ import (
 // Numbers that a role has no reason to choose.
 const (
 	commitEvery   = 250 * time.Millisecond
-	commitRecords = 10_000  // or as soon as so many tasks or outputs wait
+	commitRecords = 10_000  // or as soon as so many tasks or outputs of one partition wait
 	commitPart    = 2       // or one in so many of what a partition may hold, lest its fetching pause for want of a commit
-	commitBytes   = 8 << 20 // or so many bytes of them
+	commitBytes   = 3 << 20 // or so many bytes of outputs of all partitions
 	drainTimeout  = 5 * time.Second
 	pollRecords   = 2_000
 	spanFactor    = 8 // how many times the records held may lie between the lowest unfinished and the newest
@@ -111,7 +112,9 @@ type session struct {
 	abandon context.CancelFunc
 	// full asks for a commit before its time.
 	full chan struct{}
-	wg   sync.WaitGroup
+	// waiting is the bytes of outputs that wait for a commit.
+	waiting atomic.Int64
+	wg      sync.WaitGroup
 
 	commitMu sync.Mutex // guards all below; held for as long as a commit takes
 	writer   *kgo.Client

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -24,6 +25,8 @@ type partition struct {
 	cancel context.CancelFunc
 	// wake has room for one: there is something ready. full asks the session for a commit before its time.
 	wake, full chan struct{}
+	// waiting is the bytes of outputs that wait for a commit, of all of the session's partitions.
+	waiting *atomic.Int64
 	// worked is closed when the handling goroutine has returned.
 	worked chan struct{}
 
@@ -162,11 +165,13 @@ func (p *partition) endOne(t *Task, released bool) {
 
 // add keeps outputs for the next commit, and asks for it when much waits.
 func (p *partition) add(outs []Output) {
+	before := p.out.bytes
 	p.out.add(outs)
+	waiting := p.waiting.Add(p.out.bytes - before)
 	if p.w.unfinished() == 0 {
 		p.clear = time.Time{}
 	}
-	if p.w.fresh.records >= min(commitRecords, p.cfg.Records/commitPart) || p.out.records >= commitRecords || p.out.bytes >= commitBytes {
+	if p.w.fresh.records >= min(commitRecords, p.cfg.Records/commitPart) || p.out.records >= commitRecords || waiting >= commitBytes {
 		select {
 		case p.full <- struct{}{}:
 		default:
@@ -206,7 +211,8 @@ func (p *partition) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.draining, p.over = true, true
-	p.ready, p.out = nil, outputs{}
+	p.ready = nil
+	p.takeOutputs()
 	p.cancel()
 }
 
@@ -214,6 +220,14 @@ func (p *partition) isOver() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.over
+}
+
+// takeOutputs takes what waits for a commit. p.mu is held.
+func (p *partition) takeOutputs() outputs {
+	o := p.out
+	p.out = outputs{}
+	p.waiting.Add(-o.bytes)
+	return o
 }
 
 // fill is how full the window is, 0 to 1 and, by one poll, above. p.mu is held.

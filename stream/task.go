@@ -51,8 +51,8 @@ type Task struct {
 }
 
 // Done ends a task with its outputs. They are produced, and its offset committed, in one transaction within the next
-// 250 ms or so. It does nothing when the task has ended or its assignment is over. Values of Append outputs are copied;
-// those of others, and keys, must not change after the call.
+// 250 ms or so. It does nothing when the task has ended or its assignment is over. Values of Append outputs are copied,
+// and outs itself; values of others, and keys, must not change after the call.
 func (t *Task) Done(outs ...Output) { t.p.finish(t, false, outs) }
 
 // DoneAll ends tasks of one assignment with the outputs of all of them, under one lock. It differs from Done for each only in
