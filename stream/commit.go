@@ -160,7 +160,9 @@ func (snap *snapshot) hasOutputs() bool {
 
 // settle frees what a commit that stands has covered.
 func (s *session) settle(snap *snapshot) {
-	for _, part := range snap.parts {
+	for i := range snap.parts {
+		part := &snap.parts[i]
+		part.out.free()
 		p := part.p
 		p.mu.Lock()
 		p.w.release(part.low, part.frees)

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -10,13 +11,17 @@ import (
 // message.max.bytes, 1 MiB, whatever an entry adds.
 const packBytes = 512 << 10
 
-// recordSlab is how many records are allocated together, at least.
-const recordSlab = 16
+// slab is records that are allocated together, 43 KB, and used again once a commit stands: a fan-out would leave a third of
+// its garbage in them.
+type slab [256]kgo.Record
+
+var slabs = sync.Pool{New: func() any { return new(slab) }}
 
 // outputs are what the tasks done since the last commit left behind.
 type outputs struct {
-	// whole are the records of Whole outputs, in the order of Done. None moves: a client that has one keeps it.
-	whole [][]kgo.Record
+	// whole are the records of Whole outputs, n of them, in the order of Done. None moves: a client that has one keeps it.
+	whole []*slab
+	n     int
 	// lent says that a client was given them, and may have them still, whatever became of its transaction.
 	lent    bool
 	packs   map[packKey]*pack
@@ -44,23 +49,17 @@ func (o *outputs) add(outs []Output) {
 			p := o.pack(out)
 			p.headers, p.values = out.Headers, append(p.values[:0], out.Value)
 		default:
-			r := o.record(len(outs) - i)
+			if o.n%len(slab{}) == 0 {
+				o.whole = append(o.whole, slabs.Get().(*slab))
+			}
+			r := o.record(o.n)
 			r.Topic, r.Key, r.Value, r.Headers = out.Topic, out.Key, out.Value, out.Headers
+			o.n++
 		}
 	}
 }
 
-// record is one more of whole. As many as room may follow.
-func (o *outputs) record(room int) *kgo.Record {
-	n := len(o.whole) - 1
-	if n < 0 || len(o.whole[n]) == cap(o.whole[n]) {
-		o.whole = append(o.whole, make([]kgo.Record, 0, max(room, recordSlab)))
-		n++
-	}
-	slab := &o.whole[n]
-	*slab = (*slab)[:len(*slab)+1]
-	return &(*slab)[len(*slab)-1]
-}
+func (o *outputs) record(i int) *kgo.Record { return &o.whole[i/len(slab{})][i%len(slab{})] }
 
 func (o *outputs) pack(out *Output) *pack {
 	if p := o.packs[packKey{out.Topic, string(out.Key)}]; p != nil { // does not allocate the key
@@ -87,22 +86,19 @@ func (p *pack) append(value []byte) {
 // produce hands every record to yield, whole ones in the order of Done. All are of the time now: the client would look at
 // the clock for each.
 func (o *outputs) produce(k *Kafka, now time.Time, yield func(*kgo.Record)) {
-	var name, topic string
-	for i, slab := range o.whole {
-		if o.lent {
-			slab = again(slab)
-			o.whole[i] = slab
-		}
-		for i := range slab {
-			r := &slab[i]
-			if r.Topic != name {
-				name, topic = r.Topic, k.Topic(k.bare(r.Topic))
-			}
-			r.Topic, r.Timestamp = topic, now
-			yield(r)
-		}
+	if o.lent {
+		o.renew()
 	}
 	o.lent = true
+	var name, topic string
+	for i := range o.n {
+		r := o.record(i)
+		if r.Topic != name {
+			name, topic = r.Topic, k.Topic(k.bare(r.Topic))
+		}
+		r.Topic, r.Timestamp = topic, now
+		yield(r)
+	}
 	for _, key := range o.order {
 		p := o.packs[key]
 		for _, v := range p.values {
@@ -111,12 +107,23 @@ func (o *outputs) produce(k *Kafka, now time.Time, yield func(*kgo.Record)) {
 	}
 }
 
-// again makes the records anew, without what a client has written into them.
-func again(records []kgo.Record) []kgo.Record {
-	fresh := make([]kgo.Record, len(records))
-	for i := range records {
-		r := &records[i]
-		fresh[i] = kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}
+// renew makes the records anew, without what a client has written into them, or still may.
+func (o *outputs) renew() {
+	for i, old := range o.whole {
+		fresh := new(slab)
+		for j := range min(len(old), o.n-i*len(old)) {
+			r := &old[j]
+			fresh[j] = kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}
+		}
+		o.whole[i] = fresh
 	}
-	return fresh
+}
+
+// free gives the records back. The transaction they were in has been committed, so no client has them.
+func (o *outputs) free() {
+	for i, s := range o.whole {
+		clear(s[:min(len(s), o.n-i*len(s))])
+		slabs.Put(s)
+	}
+	*o = outputs{}
 }
