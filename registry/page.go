@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -34,7 +35,7 @@ func (p *page) next() *reply {
 		p.replies = append(p.replies, new(reply))
 	}
 	r := p.replies[p.n]
-	r.buf = r.buf[:0]
+	r.reset()
 	p.n++
 	return r
 }
@@ -53,62 +54,68 @@ func (p *page) each(fn func(value []byte) error) error {
 	return nil
 }
 
-// reply is one command's answer as it came, in RESP. The client's own parser would make a string of each value.
-type reply struct{ buf []byte }
+// reply is one command's answer, an array of bulk strings in RESP. The client's own parser would make a string of each.
+// As it copies them out, it writes what stands between them and lets values, whose lengths it knows, be read from it.
+type reply struct {
+	// values are the bulk strings one after the other, each with its line's end; ends is where each ends.
+	values []byte
+	ends   []int
+	// head is the first line: "*12", or an error.
+	head []byte
+}
 
+const lineEnd = len("\r\n")
+
+func (r *reply) reset() { r.values, r.ends, r.head = r.values[:0], r.ends[:0], r.head[:0] }
+
+// Write takes the lines. But for the first they say what ReadFrom sees too.
 func (r *reply) Write(b []byte) (int, error) {
-	r.buf = append(r.buf, b...)
+	if len(r.head) == 0 {
+		r.head = append(r.head, b...)
+	}
 	return len(b), nil
 }
 
-// ReadFrom takes what the client copies: one value at a time, of a length that it knows.
+// ReadFrom takes one value.
 func (r *reply) ReadFrom(from io.Reader) (int64, error) {
 	limited, ok := from.(*io.LimitedReader)
 	if !ok {
-		return io.Copy(writeOnly{r}, from)
+		return 0, fmt.Errorf("redis: a value comes as %T, not as one of known length", from)
 	}
-	at, n := len(r.buf), int(limited.N)
-	r.buf = append(r.buf, make([]byte, n)...)
-	got, err := io.ReadFull(limited.R, r.buf[at:])
+	at, n := len(r.values), int(limited.N)
+	r.values = append(r.values, make([]byte, n)...)
+	got, err := io.ReadFull(limited.R, r.values[at:])
 	limited.N -= int64(got)
-	r.buf = r.buf[:at+got]
-	if err == io.ErrUnexpectedEOF { //nolint:errorlint // ReadFull wraps nothing
-		err = nil // CopyN says so
+	r.ends = append(r.ends, len(r.values))
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil // io.CopyN, which calls this, says so itself
 	}
 	return int64(got), err
 }
 
-// writeOnly hides ReadFrom from io.Copy, which would call it again.
-type writeOnly struct{ io.Writer }
+// refused says that Redis answered with an error, or with something else than was asked for.
+func (r *reply) refused() bool {
+	n, ok := count(r.head)
+	return !ok || n != len(r.ends)
+}
 
-// refused says that Redis answered with an error, or with nothing of what was asked for.
-func (r *reply) refused() bool { return len(r.buf) == 0 || r.buf[0] != '*' }
-
-// each calls fn with the values of an array of bulk strings: "*2\r\n$3\r\nabc\r\n$0\r\n\r\n".
 func (r *reply) each(fn func(value []byte) error) error {
-	count, b, ok := length(r.buf, '*')
-	for range count {
-		var n int
-		if n, b, ok = length(b, '$'); !ok || len(b) < n+2 {
-			break
-		}
-		if err := fn(b[:n:n]); err != nil {
+	from := 0
+	for _, end := range r.ends {
+		if err := fn(r.values[from : end-lineEnd : end-lineEnd]); err != nil {
 			return err
 		}
-		b = b[n+2:]
-	}
-	if !ok || len(b) > 0 {
-		return fmt.Errorf("redis: an answer of %d bytes is not an array of %d values", len(r.buf), count)
+		from = end
 	}
 	return nil
 }
 
-// length reads a line: what kind of answer, and how long.
-func length(b []byte, kind byte) (n int, rest []byte, ok bool) {
-	end := bytes.IndexByte(b, '\n')
-	if end < 3 || b[0] != kind {
-		return 0, nil, false
+// count reads the first line of an array.
+func count(head []byte) (n int, ok bool) {
+	digits, ok := bytes.CutPrefix(head, []byte("*"))
+	if !ok {
+		return 0, false
 	}
-	n, err := strconv.Atoi(unsafe.String(&b[1], end-2))
-	return n, b[end+1:], err == nil && n >= 0
+	n, err := strconv.Atoi(string(digits))
+	return n, err == nil
 }

@@ -96,10 +96,15 @@ func TestRowLeavesOutWhatIsNotWanted(t *testing.T) {
 }
 
 func TestReplyThatIsNoArray(t *testing.T) {
-	for _, answer := range []string{"*1\r\n$3\r\nab", "*2\r\n$1\r\na\r\n", "*1\r\n:1\r\n", "*0\r\n$1\r\na\r\n", "*x\r\n", "$1\r\na\r\n", "*"} {
-		r := reply{buf: []byte(answer)}
-		if err := r.each(func([]byte) error { return nil }); err == nil {
-			t.Errorf("%q was taken", answer)
+	for _, lines := range [][]string{nil, {"-MOVED 7 host:1", "\r\n"}, {"*1", "\r\n"}, {"*x", "\r\n"}, {"_", "\r\n"}} {
+		r := new(reply)
+		for _, line := range lines {
+			if _, err := r.Write([]byte(line)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !r.refused() {
+			t.Errorf("%q was taken", lines)
 		}
 	}
 }

@@ -140,7 +140,7 @@ func (s *scan) whole(ctx context.Context, keys []string) (*page, error) {
 			return nil, fmt.Errorf("redis: %w", err)
 		}
 		p.values = append(p.values, values...)
-		r.buf = append(r.buf[:0], "*0\r\n"...)
+		r.reset()
 	}
 	return p, nil
 }
