@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +30,9 @@ const (
 	putBackOld = 10 * time.Minute
 	// heldDevices bounds the deliveries that are expanded and not committed: some 20 MB.
 	heldDevices = 40_000
+	// sessions is how many chunks of a platform are expanded at a time. More than there are cores: one waits for Redis, one
+	// for the lock of its partition, and four were faster than one or two on two cores (docs/performance.md).
+	sessions = 4
 	// turn is how often a session looks whether gate or pace let the next chunk go.
 	turn = 20 * time.Millisecond
 )
@@ -90,7 +92,7 @@ func (e *expander) run(ctx context.Context) error {
 	group.Go(func() error { return e.consumer.Run(ctx) })
 	group.Go(func() error { return e.gate.run(ctx) })
 	group.Go(func() error { return e.putBackStale(ctx) })
-	for range min(4, max(2, runtime.GOMAXPROCS(0))) {
+	for range sessions {
 		group.Go(func() error { return e.session(ctx) })
 	}
 	return group.Wait()
