@@ -107,12 +107,9 @@ const maxDebug = 256
 
 // goneAway takes a GOAWAY (RFC 9113 section 6.8). Streams above the last one were not processed: they go out again on
 // another connection. Those below may still be answered here. A server that leaves in good order says it twice, first with
-// the highest last stream there is: each is taken at its word, and what was lowered once is not raised again.
+// the highest last stream there is: each is taken at its word. One that raises it again finds nothing to raise.
 func (c *conn) goneAway(f *http2.GoAwayFrame) {
 	last := f.LastStreamID
-	if c.goAway != nil {
-		last = min(last, c.goAway.LastStream)
-	}
 	debug := f.DebugData()
 	c.goAway = &GoAwayError{Code: f.ErrCode, LastStream: last, Debug: string(debug[:min(len(debug), maxDebug)])}
 	busy := c.streams.live > 0
