@@ -39,6 +39,10 @@ func TestCountingWaitsForTheAccountsThatAreWritten(t *testing.T) {
 	})
 	streamtest.Run(t, consumer.Run)
 	<-handling
+	// What else it waits for is there: only the accounts are not.
+	if err := restraints.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	streamtest.Run(t, b.written.view.Run)
 	awaitAccounts(t, k, map[string]*pb.Account{
 		string(key): {App: app, Run: "run", Platform: p, Planned: 7, Accepted: 5, FirstAt: 1, LastAt: 1},

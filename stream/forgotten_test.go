@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
@@ -56,7 +57,11 @@ func TestForgottenTransactionEnds(t *testing.T) {
 	if err := streamtest.Client(t, k).ProduceSync(t.Context(), log...).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	streamtest.Run(t, k.Watch)
+	var said lines
+	watched := *k
+	watched.Log = slog.New(slog.NewTextHandler(&said, nil))
+	streamtest.Run(t, watched.Watch)
+	waitFor(t, func() bool { return said.count("decided transactions") == 1 })
 	stable := func(partition int32) int64 {
 		at, err := adm.ListCommittedOffsets(t.Context(), k.Topic("in"))
 		if err != nil {
@@ -65,7 +70,9 @@ func TestForgottenTransactionEnds(t *testing.T) {
 		o, _ := at.Lookup(k.Topic("in"), partition)
 		return o.Offset
 	}
-	waitFor(t, func() bool { return stable(0) == 2 && stable(1) == 2 }) // the record and its marker
+	if a, b := stable(0), stable(1); a != 2 || b != 2 { // the record and its marker
+		t.Errorf("decided up to %d and %d", a, b)
+	}
 	if at := stable(2); at != 0 {
 		t.Errorf("a transaction that its coordinator has in hand was ended: decided up to %d", at)
 	}
