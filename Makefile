@@ -39,8 +39,8 @@ mutants: ## Make Belfry wrong in ways that matter, one at a time, and show that 
 fuzz: ## Run each fuzz target for FUZZTIME (30s)
 	@scripts/fuzz $(FUZZTIME)
 
-bench: ## Run the benchmarks
-	go test -run '^$$' -bench . -benchmem ./...
+bench: ## Make every measurement on a real Kafka and Redis, and write the table in docs/performance.md (an hour)
+	@scripts/bench
 
 vulncheck: ## Look for known vulnerabilities in what Belfry uses (asks vuln.go.dev)
 	@"$$(scripts/tools)/govulncheck" ./...

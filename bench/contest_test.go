@@ -115,23 +115,23 @@ func TestWriteTable(t *testing.T) {
 	}
 	doc := []byte("before\n" + tableBegin + "old\n" + tableEnd + "after\n")
 	for range 2 {
-		if doc, err = WriteTable(doc, strings.NewReader(string(line)+"\n"+string(line)+"\n")); err != nil {
+		if doc, err = WriteTable(doc, strings.NewReader(string(line)+"\n"+string(line)+"\n"), "here"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got := string(doc)
-	if !strings.HasPrefix(got, "before\n"+tableBegin) || !strings.HasSuffix(got, tableEnd+"after\n") || strings.Contains(got, "old") {
+	if !strings.HasPrefix(got, "before\n"+tableBegin) || !strings.HasSuffix(got, "\n\nhere\n"+tableEnd+"after\n") || strings.Contains(got, "old") {
 		t.Errorf("the document is\n%s", got)
 	}
 	if n := strings.Count(got, "| `made` |"); n != 2 {
 		t.Errorf("%d rows in\n%s", n, got)
 	}
 	for _, bad := range []string{"no markers", tableEnd + tableBegin} {
-		if _, err := WriteTable([]byte(bad), strings.NewReader(string(line))); err == nil {
+		if _, err := WriteTable([]byte(bad), strings.NewReader(string(line)), ""); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}
-	if _, err := WriteTable(doc, strings.NewReader(`{"pairs":[]}`)); err == nil {
+	if _, err := WriteTable(doc, strings.NewReader(`{"pairs":[]}`), ""); err == nil {
 		t.Error("a result of another kind was taken")
 	}
 }

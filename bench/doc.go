@@ -1,7 +1,11 @@
-// Package bench measures what one part of the traffic does to another: a sick provider to the others, a campaign of a
-// million to a one-time code, and to a small campaign behind it. It drives the whole of Belfry through its HTTP API and
-// reads the result from the simulated providers, which see each delivery arrive.
+// Package bench measures Belfry: its parts against what they are built on or compete with, and what one part of the traffic
+// does to another.
 //
-// The two types to know are [Bench], one measurement, and [Stage], what it runs on. Every measurement is paired: with and
-// without, in turns, so that what the machine does besides strikes both alike.
+// The two types to know are [Bench], one measurement, and [Env], where it is made. A comparison with something else is a
+// contest: its sides take turns, each in this process or in processes whose cost is read from outside, and what comes of it
+// is a [Result]. The servers, the brokers and the rest of Belfry are always in processes of their own, so that their cost is
+// theirs. What one part of the traffic does to another is a [Scene]: it drives the whole of Belfry in this process through
+// its HTTP API, and reads from the simulated providers when each delivery arrives.
+//
+// Every measurement is paired: what the machine does besides strikes both sides alike.
 package bench

@@ -20,6 +20,9 @@ type Fairness struct {
 
 // FairnessReport is what Fairness found.
 type FairnessReport struct {
+	Name        string       `json:"name"`
+	Comparisons []Comparison `json:"comparisons"`
+
 	OtherApp FairnessPair `json:"other_app"`
 	SameApp  FairnessPair `json:"same_app"`
 	Rounds   int          `json:"rounds"`
@@ -74,6 +77,10 @@ func (f Fairness) Run(ctx context.Context, s *Stage) (Report, error) {
 		}
 	}
 	return &FairnessReport{
+		Name: "fairness", Comparisons: []Comparison{
+			other.comparison("s", "behind a campaign of another app", "alone", goal{}),
+			same.comparison("s", "behind a campaign of the same app", "alone", goal{}),
+		},
 		OtherApp: fairnessPair(&other), SameApp: fairnessPair(&same),
 		Rounds: f.Rounds, Devices: f.Devices, Small: f.Small,
 	}, nil

@@ -148,18 +148,9 @@ func (g *growth) result(c *contest, kind string) *Result {
 		line.add(at(0)+slope*float64(g.Sizes[n-1]-g.Sizes[0]), at(n-1))
 		senders.add(g.memory[before]["senders"][round], g.memory[largest]["senders"][round])
 	}
-	goal := goal{most: 1.1}
-	for _, of := range []struct {
-		what, baseline string
-		*series
-	}{
-		{"s", "the line through the smaller sizes", &line},
-		{"MiB of the senders at most", before, &senders},
-	} {
-		r.Comparisons = append(r.Comparisons, Comparison{
-			Of: of.what, Side: largest, Engine: median(of.with), Baseline: of.baseline, Value: median(of.without),
-			Ratio: of.ratio(), Spread: of.between(), Goal: goal.String(), Reached: goal.reached(of.ratio()),
-		})
+	r.Comparisons = []Comparison{
+		line.comparison("s", largest, "the line through the smaller sizes", goal{most: 1.1}),
+		senders.comparison("MiB of the senders at most", largest, before, goal{most: 1.1}),
 	}
 	r.Ratio, r.Spread = r.Comparisons[0].Ratio, r.Comparisons[0].Spread
 	for i := range g.Sizes {

@@ -130,7 +130,7 @@ func (b Isolation) Run(ctx context.Context, s *Stage) (Report, error) {
 	if err := prepare(ctx, runs); err != nil {
 		return nil, err
 	}
-	report := &IsolationReport{Pairs: []IsolationPair{}}
+	report := &IsolationReport{Name: "isolation", Pairs: []IsolationPair{}}
 	for i, p := range b.pairs() {
 		var throughput, delay series
 		for ; len(runs) > 0 && runs[0].number == i; runs = runs[2:] {
@@ -149,6 +149,7 @@ func (b Isolation) Run(ctx context.Context, s *Stage) (Report, error) {
 			report.Noise = found
 		} else {
 			report.Pairs = append(report.Pairs, found)
+			report.compare(p.name, &throughput, &delay)
 		}
 	}
 	return report, nil

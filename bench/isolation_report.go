@@ -7,7 +7,10 @@ import (
 
 // IsolationReport is what Isolation found.
 type IsolationReport struct {
-	Pairs []IsolationPair `json:"pairs"`
+	Name string `json:"name"`
+	// Comparisons are the lowest throughput ratio and the highest p99 ratio of all pairs.
+	Comparisons []Comparison    `json:"comparisons"`
+	Pairs       []IsolationPair `json:"pairs"`
 	// Noise is a pair of the same with itself: what the other pairs' figures cannot tell from nothing.
 	Noise IsolationPair `json:"noise"`
 }
@@ -31,6 +34,24 @@ func newIsolationPair(name string, throughput, delay *series) IsolationPair {
 		Name: name, Rounds: len(delay.with),
 		ThroughputRatio: throughput.ratio(), ThroughputSpread: throughput.spread(), Throughput: throughput.inTurns(),
 		P99Ratio: delay.ratio(), P99Spread: delay.spread(), P99: delay.inTurns(),
+	}
+}
+
+// compare keeps a pair's comparisons where they are worse than what is kept.
+func (r *IsolationReport) compare(name string, throughput, delay *series) {
+	of := [2]Comparison{
+		throughput.comparison("deliveries/s", name, "alone", goal{least: 0.95}),
+		delay.comparison("ms, p99", name, "alone", goal{most: 1.1}),
+	}
+	if len(r.Comparisons) == 0 {
+		r.Comparisons = of[:]
+		return
+	}
+	if of[0].Ratio < r.Comparisons[0].Ratio {
+		r.Comparisons[0] = of[0]
+	}
+	if of[1].Ratio > r.Comparisons[1].Ratio {
+		r.Comparisons[1] = of[1]
 	}
 }
 

@@ -139,28 +139,30 @@ func part(a, b time.Duration) float64 {
 }
 
 func (c *contest) compare(g goal) Comparison {
-	name := cmp.Or(g.engine, c.sides[0].name)
-	engine := c.values(name, g.of)
+	name, of, baseline := cmp.Or(g.engine, c.sides[0].name), g.of.name, g.against
+	if g.of.name == byValue.name {
+		of = c.unit
+	}
+	if g.against == "" {
+		baseline = figure(g.fixed) + " " + of
+	}
 	var s series
-	for i, value := range engine {
+	for i, value := range c.values(name, g.of) {
 		with := g.fixed
 		if g.against != "" {
 			with = g.of.of(c.samples[g.against][i])
 		}
 		s.add(with, value)
 	}
-	found := Comparison{
-		Of: g.of.name, Side: name, Engine: median(s.with), Baseline: g.against, Value: median(s.without),
-		Ratio: s.ratio(), Spread: s.between(), Goal: g.String(),
+	return s.comparison(of, name, baseline, g)
+}
+
+// comparison is of a side, with, against a baseline, without.
+func (s *series) comparison(of, side, baseline string, g goal) Comparison {
+	return Comparison{
+		Of: of, Side: side, Engine: median(s.with), Baseline: baseline, Value: median(s.without),
+		Ratio: s.ratio(), Spread: s.between(), Goal: g.String(), Reached: g.reached(s.ratio()),
 	}
-	if g.of.name == byValue.name {
-		found.Of = c.unit
-	}
-	if g.against == "" {
-		found.Baseline = figure(g.fixed) + " " + found.Of
-	}
-	found.Reached = g.reached(found.Ratio)
-	return found
 }
 
 // Print implements Report.

@@ -18,15 +18,17 @@ const (
 	tableEnd   = "<!-- end of the table -->\n"
 )
 
-// WriteTable puts the results, one JSON object a line, as a Markdown table between a document's markers.
-func WriteTable(doc []byte, results io.Reader) ([]byte, error) {
+// WriteTable puts the results, one JSON object a line, as a Markdown table between a document's markers, with a line that
+// says where they were made.
+func WriteTable(doc []byte, results io.Reader, where string) ([]byte, error) {
 	before, rest, ok := bytes.Cut(doc, []byte(tableBegin))
 	_, after, found := bytes.Cut(rest, []byte(tableEnd))
 	if !ok || !found {
 		return nil, fmt.Errorf("the document has no line %q with a line %q after it", strings.TrimSpace(tableBegin), strings.TrimSpace(tableEnd))
 	}
 	var table bytes.Buffer
-	table.WriteString("| bench | of | engine | baseline | ratio (rounds) | goal | | CPU s a million: engine, baseline | allocations each | server: share, cores |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	table.WriteString("| bench | of | engine | baseline | ratio (rounds) | goal | | CPU s a million: engine, baseline | allocations each | server: share, cores |\n")
+	table.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
 	lines := bufio.NewScanner(results)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -35,10 +37,11 @@ func WriteTable(doc []byte, results io.Reader) ([]byte, error) {
 			return nil, fmt.Errorf("a result: %w", err)
 		}
 		if r.Name == "" {
-			return nil, errors.New("a result has no name: only those of wire, lane-…, fanout, end-to-end, latency, growth and scale have a row")
+			return nil, errors.New("a result has no name: give the lines that belfry bench NAME --json prints")
 		}
 		r.rows(&table)
 	}
+	fmt.Fprintf(&table, "\n%s\n", where)
 	return slices.Concat(before, []byte(tableBegin), table.Bytes(), []byte(tableEnd), after), lines.Err()
 }
 

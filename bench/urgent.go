@@ -28,6 +28,9 @@ type Urgent struct {
 
 // UrgentReport is what Urgent found.
 type UrgentReport struct {
+	Name        string       `json:"name"`
+	Comparisons []Comparison `json:"comparisons"`
+
 	IdleP99  float64 `json:"idle_p99_ms"`
 	BlastP99 float64 `json:"blast_p99_ms"`
 	// Ratio is the median of the rounds' ratios.
@@ -54,7 +57,7 @@ func (u Urgent) Run(ctx context.Context, s *Stage) (Report, error) {
 	if err := s.registerAll(ctx, benchApp, u.Devices); err != nil {
 		return nil, err
 	}
-	r := &UrgentReport{Rounds: u.Rounds, Devices: u.Devices, Calls: u.Calls}
+	r := &UrgentReport{Name: "urgent", Rounds: u.Rounds, Devices: u.Devices, Calls: u.Calls}
 	var p series
 	if _, err := u.half(ctx, s); err != nil { // warms up: connections, tokens
 		return nil, err
@@ -75,6 +78,7 @@ func (u Urgent) Run(ctx context.Context, s *Stage) (Report, error) {
 	}
 	r.Idle, r.Blast = p.without, p.with
 	r.IdleP99, r.BlastP99, r.Ratio = median(r.Idle), median(r.Blast), p.ratio()
+	r.Comparisons = []Comparison{p.comparison("ms, p99", "during a blast", "idle", goal{most: 1.5})}
 	return r, nil
 }
 

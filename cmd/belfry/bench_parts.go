@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
+	"strings"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/spf13/cobra"
@@ -57,10 +60,24 @@ func benchTableCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if doc, err = bench.WriteTable(doc, cmd.InOrStdin()); err != nil {
+			if doc, err = bench.WriteTable(doc, cmd.InOrStdin(), machine(time.Now())); err != nil {
 				return err
 			}
 			return os.WriteFile(args[0], doc, 0o644)
 		},
 	}
+}
+
+// machine says where and when figures were made.
+func machine(now time.Time) string {
+	model := runtime.GOARCH
+	cpus, _ := os.ReadFile("/proc/cpuinfo") // Linux alone has it
+	for line := range strings.Lines(string(cpus)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			model = strings.TrimSpace(value)
+			break
+		}
+	}
+	return fmt.Sprintf("%s, %d cores (%s), %s, belfry %s. Everything ran on these cores: Belfry, Kafka, Redis, servers and clients.",
+		now.Format("2 January 2006"), runtime.NumCPU(), model, runtime.Version(), version)
 }
