@@ -29,6 +29,8 @@ type Env struct {
 	// Kafka and Redis are real ones, host:port. None: embedded ones, in a process of their own. What a measurement makes
 	// there is under names of its own, and removed.
 	Kafka, Redis []string
+	// Profile is a file for a CPU profile of this process during the engine's first round. "": none.
+	Profile string
 	// Dir is for files; whoever made it removes it.
 	Dir string
 	// Stage runs something on Belfry with all its roles in this process, with simulated providers.

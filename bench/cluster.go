@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/belfry/belfry/registry"
@@ -128,6 +129,19 @@ func (c *cluster) ends(ctx context.Context, topics ...string) (at map[string]map
 		sum += o.Offset
 	})
 	return at, sum, nil
+}
+
+// backlog is how many records a consumer has not done (stream.Backlog). A new cluster makes its first group's topic first.
+func (c *cluster) backlog(ctx context.Context, consumer, topic string) (int, error) {
+	for began := time.Now(); ; {
+		n, err := stream.Backlog(ctx, c.Kafka, c.adm, consumer, topic)
+		if err == nil || !kerr.IsRetriable(err) || time.Since(began) > lostAfter {
+			return int(n), err
+		}
+		if !pause(ctx, 20*lookEvery) {
+			return 0, ctx.Err()
+		}
+	}
 }
 
 // read calls fn with each committed record of some topics, up to where they end now.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"runtime/metrics"
+	"runtime/pprof"
 	"slices"
 	"syscall"
 	"time"
@@ -52,7 +54,7 @@ type contest struct {
 	unit   string
 	rounds int
 	sides  []side
-	say    func(format string, args ...any)
+	env    *Env
 
 	samples map[string][]sample
 	// parts are sides whose samples came with those of another.
@@ -68,7 +70,7 @@ func (c *contest) run(ctx context.Context) error {
 		}
 		for _, s := range sides {
 			runtime.GC() // what the last one left is not this one's
-			got, err := s.run(ctx)
+			got, err := c.profiled(ctx, s, round)
 			if err != nil {
 				return fmt.Errorf("%s, round %d: %w", s.name, round+1, err)
 			}
@@ -76,10 +78,27 @@ func (c *contest) run(ctx context.Context) error {
 				return fmt.Errorf("%s, round %d: %v %s cannot be: it was too short to be measured", s.name, round+1, got.value, c.unit)
 			}
 			c.samples[s.name] = append(c.samples[s.name], got)
-			c.say("round %d: %s: %s %s", round+1, s.name, figure(got.value), c.unit)
+			c.env.Say("round %d: %s: %s %s", round+1, s.name, figure(got.value), c.unit)
 		}
 	}
 	return nil
+}
+
+// profiled runs a side, and writes a CPU profile of the engine's first round where the environment asks for one.
+func (c *contest) profiled(ctx context.Context, s side, round int) (got sample, err error) {
+	if c.env.Profile == "" || round > 0 || s.name != c.sides[0].name {
+		return s.run(ctx)
+	}
+	f, err := os.Create(c.env.Profile)
+	if err != nil {
+		return got, err
+	}
+	defer func() { err = joined(err, f.Close) }()
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return got, err
+	}
+	defer pprof.StopCPUProfile()
+	return s.run(ctx)
 }
 
 // values are a side's, round by round.

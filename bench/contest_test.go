@@ -28,7 +28,7 @@ func made(t *testing.T, rounds int) (*contest, []string) {
 		}}
 	}
 	base := one("baseline", 2)
-	c := &contest{unit: "ops/s", rounds: rounds, say: t.Logf, sides: []side{one("engine", 1), {"baseline", func(ctx context.Context) (sample, error) {
+	c := &contest{unit: "ops/s", rounds: rounds, env: &Env{Say: t.Logf}, sides: []side{one("engine", 1), {"baseline", func(ctx context.Context) (sample, error) {
 		s, err := base.run(ctx)
 		s.allocs = noAllocs
 		return s, err
@@ -100,7 +100,7 @@ func TestResult(t *testing.T) {
 
 func TestAContestEndsWithItsFirstError(t *testing.T) {
 	broken := errors.New("broken")
-	c := &contest{rounds: 3, say: t.Logf, sides: []side{{"one", func(context.Context) (sample, error) { return sample{}, broken }}}}
+	c := &contest{rounds: 3, env: &Env{Say: t.Logf}, sides: []side{{"one", func(context.Context) (sample, error) { return sample{}, broken }}}}
 	if err := c.run(t.Context()); !errors.Is(err, broken) || !strings.Contains(err.Error(), "one, round 1") {
 		t.Errorf("%v", err)
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/simulator"
-	"github.com/belfry/belfry/stream"
 )
 
 // EndToEnd measures a campaign from its launch to its last outcome in the books, with each role in a process of its own,
@@ -40,7 +39,7 @@ func (b EndToEnd) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	if r.share, err = r.shares(); err != nil {
 		return nil, err
 	}
-	c := &contest{unit: "pushes/s", rounds: b.Rounds, say: e.Say, sides: []side{
+	c := &contest{unit: "pushes/s", rounds: b.Rounds, env: e, sides: []side{
 		{"end to end", r.together}, {"slowest stage alone", r.alone},
 	}}
 	r.contest = c
@@ -173,8 +172,7 @@ func (r *endToEnd) laneAlone(ctx context.Context, p pb.Platform) (s sample, err 
 	s, err = course{
 		what: "backlog of " + name,
 		read: func(ctx context.Context) (int, error) {
-			n, err := stream.Backlog(ctx, r.Kafka, r.adm, name+"."+schemas.ClassName(pb.Class_CLASS_BULK), schemas.TopicSend(p, pb.Class_CLASS_BULK))
-			return int(n), err
+			return r.backlog(ctx, name+"."+schemas.ClassName(pb.Class_CLASS_BULK), schemas.TopicSend(p, pb.Class_CLASS_BULK))
 		},
 		// What stays are markers.
 		enough:   func(now int) bool { return now < 100+r.share[p]/100 },

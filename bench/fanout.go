@@ -56,7 +56,7 @@ func (b Fanout) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &contest{unit: "deliveries/s", rounds: b.Rounds, say: e.Say, sides: []side{
+	c := &contest{unit: "deliveries/s", rounds: b.Rounds, env: e, sides: []side{
 		{"fanout", engine},
 		{"bare producer", func(ctx context.Context) (sample, error) { return d.transact(ctx, records, b.Devices) }},
 	}}

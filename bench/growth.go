@@ -57,7 +57,7 @@ func (b Growth) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	if err := g.enrol(ctx); err != nil {
 		return nil, err
 	}
-	c := &contest{unit: "s", rounds: b.Rounds, say: e.Say}
+	c := &contest{unit: "s", rounds: b.Rounds, env: e}
 	for i, n := range b.Sizes {
 		c.sides = append(c.sides, side{sizeName(n), func(ctx context.Context) (sample, error) { return g.campaign(ctx, i) }})
 	}

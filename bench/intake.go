@@ -59,7 +59,7 @@ func (b Intake) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	if len(records) != b.Devices {
 		return nil, fmt.Errorf("%d lines were acknowledged, and Kafka has %d records", b.Devices, len(records))
 	}
-	t := &contest{unit: "devices/s", rounds: b.Rounds, say: e.Say, sides: []side{
+	t := &contest{unit: "devices/s", rounds: b.Rounds, env: e, sides: []side{
 		{"belfry, bulk API", func(ctx context.Context) (sample, error) { return api.send(ctx, body, b.Devices) }},
 		{"franz-go", func(ctx context.Context) (sample, error) { return c.produce(ctx, records) }},
 	}}

@@ -18,7 +18,6 @@ import (
 	"github.com/belfry/belfry/senders/fcm"
 	"github.com/belfry/belfry/senders/webpush"
 	"github.com/belfry/belfry/simulator"
-	"github.com/belfry/belfry/stream"
 )
 
 // Lane measures one platform's bulk lane in this process, from a delivery's record in Kafka to its committed outcome, with
@@ -50,7 +49,7 @@ func (b Lane) Run(ctx context.Context, e *Env) (_ Report, err error) {
 		return nil, err
 	}
 	name := "lane-" + schemas.PlatformName(b.Platform)
-	c := &contest{unit: "pushes/s", rounds: b.Rounds, say: e.Say, sides: []side{{name, func(ctx context.Context) (sample, error) { return l.run(ctx, l.inProcess) }}}}
+	c := &contest{unit: "pushes/s", rounds: b.Rounds, env: e, sides: []side{{name, func(ctx context.Context) (sample, error) { return l.run(ctx, l.inProcess) }}}}
 	goals, err := b.rivals(ctx, d.providers, c)
 	if err != nil {
 		return nil, err
@@ -179,8 +178,7 @@ func (l *laneSide) fill(ctx context.Context, n int) error {
 }
 
 func (l *laneSide) backlog(ctx context.Context) (int, error) {
-	n, err := stream.Backlog(ctx, l.Kafka, l.adm, l.group(), l.topic())
-	return int(n), err
+	return l.deployment.backlog(ctx, l.group(), l.topic())
 }
 
 // lanes is a lane at work, in this process or in others.
@@ -241,7 +239,7 @@ func (l *laneSide) run(ctx context.Context, start func(context.Context) (*lanes,
 
 // look is how often the backlog is asked for. A lane commits four times a second, so it goes down in steps, and from one
 // step to another is what is measured.
-const look = 20 * time.Millisecond
+const look = 40 * time.Millisecond
 
 // measure waits for the first commit and for warmth, and then measures from one commit to another.
 func (l *laneSide) measure(ctx context.Context, at *lanes) (s sample, err error) {

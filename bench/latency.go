@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -63,7 +64,7 @@ func (b Latency) Run(ctx context.Context, e *Env) (_ Report, err error) {
 		return nil, err
 	}
 	const blast, idle, least = "during campaigns", "idle", "one HTTP hop and one produce"
-	c := &contest{unit: "ms, p99", rounds: b.Rounds, say: e.Say, sides: []side{{blast, l.blast}, {idle, l.idle}, {least, hop}}}
+	c := &contest{unit: "ms, p99", rounds: b.Rounds, env: e, sides: []side{{blast, l.blast}, {idle, l.idle}, {least, hop}}}
 	if err := c.run(ctx); err != nil {
 		return nil, err
 	}
@@ -192,11 +193,23 @@ func (l *latency) blast(ctx context.Context) (s sample, err error) {
 		return s, fmt.Errorf("the campaigns to %d devices were over before the %d calls were: take more", after, l.Calls)
 	}
 	for _, id := range ids {
-		if err := l.call(ctx, benchApp, http.MethodPost, "/campaigns/"+id+"/cancel", nil, nil); err != nil {
+		if err := l.cancel(ctx, id); err != nil {
 			return s, err
 		}
 	}
 	return s, l.quiet(ctx, ids)
+}
+
+// cancel ends a campaign that is not over.
+func (l *latency) cancel(ctx context.Context, id string) error {
+	refused := l.call(ctx, benchApp, http.MethodPost, "/campaigns/"+id+"/cancel", nil, nil)
+	if refused == nil {
+		return nil
+	}
+	if p, err := l.progress(ctx, benchApp, id); err != nil || p.State != "finished" {
+		return errors.Join(refused, err)
+	}
+	return nil
 }
 
 // sent is how many deliveries of some campaigns are accepted, once enough are.

@@ -120,7 +120,7 @@ func (c *contest) side(name string) Side {
 	s := Side{Name: name, Rounds: c.values(name, byValue)}
 	s.Value = median(s.Rounds)
 	if cpu := median(c.values(name, byCPU)); cpu > 0 && !math.IsNaN(cpu) {
-		s.CPU, s.PerCPU = cpu*1e6, 1/cpu
+		s.CPU, s.PerCPU = cpu, 1e6/cpu
 	}
 	if of := median(c.values(name, metric{of: func(s sample) float64 { return s.allocs / s.ops }})); of >= 0 {
 		s.Allocs = &of

@@ -24,7 +24,7 @@ func (b Scale) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &contest{unit: "pushes/s", rounds: b.Rounds, say: e.Say}
+	c := &contest{unit: "pushes/s", rounds: b.Rounds, env: e}
 	for _, n := range []int{4, 2, 1} {
 		c.sides = append(c.sides, side{processes(n), func(ctx context.Context) (sample, error) {
 			return l.run(ctx, func(ctx context.Context) (*lanes, error) { return l.outside(ctx, n) })

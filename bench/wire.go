@@ -59,7 +59,7 @@ func (b Wire) Run(ctx context.Context, e *Env) (_ Report, err error) {
 		return nil, err
 	}
 	n := int(warm.value * b.For.Seconds())
-	c := &contest{unit: "requests/s", rounds: b.Rounds, say: e.Say, sides: []side{
+	c := &contest{unit: "requests/s", rounds: b.Rounds, env: e, sides: []side{
 		{"senders/wire", wireSide(s, nghttpdPath, pushBody, b.For)},
 		{"h2load", func(ctx context.Context) (sample, error) { return h2load(ctx, s, n, body, headers) }},
 		{"apns2", apns},

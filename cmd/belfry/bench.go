@@ -16,6 +16,7 @@ import (
 
 type benchOptions struct {
 	quick, asJSON bool
+	profile       string
 	kafka, redis  []string
 }
 
@@ -34,6 +35,7 @@ seven take nginx, nghttpd and h2load for a server and a client to compare with, 
 	f := cmd.PersistentFlags()
 	f.BoolVar(&o.quick, "quick", false, "in less than 30 seconds: fewer and shorter rounds, fewer devices")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object at the end, on one line")
+	f.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the engine's first round to this file, where it runs in this process")
 	f.StringSliceVar(&o.kafka, "kafka", nil, "a real Kafka's brokers, host:port (default: embedded)")
 	f.StringSliceVar(&o.redis, "redis", nil, "a real Redis, host:port; several are a cluster (default: embedded)")
 	for _, one := range benches {
@@ -70,7 +72,7 @@ func measure(ctx context.Context, b bench.Bench, o benchOptions, ui io.Writer) (
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	say := sayer(ui, time.Now())
 	return b.Run(ctx, &bench.Env{
-		Belfry: program, Kafka: o.kafka, Redis: o.redis, Dir: dir, Say: say,
+		Belfry: program, Kafka: o.kafka, Redis: o.redis, Dir: dir, Say: say, Profile: o.profile,
 		Stage: func(ctx context.Context, who simulator.Population, run func(context.Context, *bench.Stage) error) error {
 			return onStage(ctx, who, o, ui, say, run)
 		},
