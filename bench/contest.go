@@ -35,7 +35,7 @@ type metric struct {
 
 var (
 	byValue = metric{"value", func(s sample) float64 { return s.value }}
-	byCPU   = metric{"CPU an operation", func(s sample) float64 { return s.cpu.Seconds() / s.ops }}
+	byCPU   = metric{"µs of CPU each", func(s sample) float64 { return s.cpu.Seconds() / s.ops * 1e6 }}
 	perCPU  = metric{"per CPU second", func(s sample) float64 { return s.ops / s.cpu.Seconds() }}
 )
 

@@ -80,6 +80,10 @@ func TestResult(t *testing.T) {
 	if share, busy := r.Engine.ServerShare, r.Engine.ServerBusy; fmt.Sprintf("%.3f %.3f", share, busy) != "0.333 0.250" {
 		t.Errorf("server %v of the CPU, %v cores", share, busy)
 	}
+	// Rounds of 1.1 and 1.4641 s for a thousand, half of it CPU.
+	if s := r.Engine.CPU; fmt.Sprintf("%.1f", s) != "641.0" {
+		t.Errorf("%v s of CPU a million", s)
+	}
 	if cpu := r.Engine.CPU * r.Engine.PerCPU / 1e6; cpu < 0.98 || cpu > 1.02 {
 		t.Errorf("%v s of CPU a million is not the inverse of %v a second", r.Engine.CPU, r.Engine.PerCPU)
 	}
