@@ -38,7 +38,7 @@ type destination struct {
 	shares   []share
 	inFlight int
 	limit    limit
-	// pumping says that a goroutine makes requests of what is queued (pump.go).
+	// pumping says that somebody makes requests of what is queued (pump.go).
 	pumping bool
 	state   pb.DestinationState
 	// epoch grows with every change of state.
@@ -117,9 +117,14 @@ func (d *destination) push(jobs []*job, now time.Time) {
 			gone = append(gone, ended{j, Verdict{Next: giveBack}})
 		}
 	}
-	d.start(now)
+	more := d.claim(now)
 	d.mu.Unlock()
 	d.finish(gone, now)
+	if more {
+		s := scratches.Get().(*scratch)
+		d.once(s, now)
+		scratches.Put(s)
+	}
 }
 
 // enqueue and dequeue keep shares in step with the queue. A job whose assignment is over is not taken: release, which

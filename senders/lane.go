@@ -121,6 +121,9 @@ func (l *Lane) Run(ctx context.Context) error {
 	err = l.consumer.Run(ctx)
 	stop()
 	ticks.Wait()
+	for _, d := range l.all() {
+		d.flying() // whoever saw life under its lock has started what it had to
+	}
 	l.pumps.Wait()
 	return err
 }

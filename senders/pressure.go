@@ -26,7 +26,7 @@ const (
 	// waitTarget is what nine of ten waits for a core should be below. An urgent delivery has some twenty on its way.
 	waitTarget = 300 * time.Microsecond
 	// leastSlots keep a destination going on a machine that others keep busy.
-	leastSlots = 2
+	leastSlots = 16
 	// A request that waits for a provider far away waits for no core: for each farSlot that an answer takes, one more may
 	// be in flight however busy the cores are.
 	farSlot = 2 * time.Millisecond

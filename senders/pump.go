@@ -2,15 +2,17 @@ package senders
 
 import (
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/belfry/belfry/senders/wire"
 )
 
-// A destination's requests are made by its pump, a goroutine that lives for as long as there is something to send within
-// the limit. Whoever makes that so starts it: a push, answers, a tick. So requests go out in batches, whatever they come in
-// by; a partition's loop is never held up by another's deliveries, nor a connection's reader by new requests.
+// A destination's requests are made by one goroutine at a time, its pump, in batches. Whoever makes work for it, by jobs or by
+// answers that make room, pumps one batch on the spot: that wakes no core for it. What is more goes to a goroutine that
+// lives for as long as there is something to send within the limit, so that a partition's loop is not held up by another's
+// deliveries, nor a connection's reader by new requests.
 
 // batchAtMost is how many requests are made at a time. A batch takes a core for about a hundred microseconds, and what is
 // urgent may need that core.
@@ -18,52 +20,86 @@ const batchAtMost = 64
 
 // start has the pump run if there is work for it. Called with mu held.
 func (d *destination) start(now time.Time) {
-	if !d.pumping && d.ready(now) {
-		d.pumping = true
+	if d.claim(now) {
 		d.pumps.Go(d.pump)
 	}
 }
 
-func (d *destination) pump() {
-	var (
-		jobs    = make([]*job, 0, batchAtMost)
-		over    []ended
-		scratch scratch
-	)
-	for {
-		now := time.Now()
-		jobs, over = d.begin(jobs[:0], over[:0], now)
-		if len(jobs)+len(over) == 0 {
-			return
-		}
-		d.finish(over, now)
-		d.ask(jobs, &scratch, now)
+// claim makes the caller the pump if there is work for one and it has none. Called with mu held.
+func (d *destination) claim(now time.Time) bool {
+	if d.pumping || !d.ready(now) {
+		return false
 	}
+	d.pumping = true
+	return true
 }
 
-// begin takes the next jobs into flight, and out of the queue those that need no request any more. When there are none, the
-// pump ends.
-func (d *destination) begin(jobs []*job, over []ended, now time.Time) ([]*job, []ended) {
+// once pumps one batch, and leaves what is more to a goroutine. The caller has claimed it.
+func (d *destination) once(s *scratch, now time.Time) {
+	if !d.turn(s, now) {
+		return
+	}
+	d.mu.Lock()
+	d.pumping = false
+	d.start(now)
+	d.mu.Unlock()
+}
+
+func (d *destination) pump() {
+	s := scratches.Get().(*scratch)
+	for d.turn(s, time.Now()) {
+		runtime.Gosched()
+	}
+	scratches.Put(s)
+}
+
+// scratch is a pump's own. It is used again.
+type scratch struct {
+	jobs  []*job
+	over  []ended
+	kits  []*kit
+	batch []*Request
+}
+
+var scratches = sync.Pool{New: func() any { return &scratch{} }}
+
+// turn makes one batch of requests. When there is none to make, the pump has ended.
+func (d *destination) turn(s *scratch, now time.Time) bool {
+	if !d.begin(s, now) {
+		return false
+	}
+	d.finish(s.over, now)
+	d.ask(s, now)
+	clear(s.jobs)
+	clear(s.over)
+	clear(s.batch)
+	return true
+}
+
+// begin takes the next jobs into flight, and out of the queue those that need no request any more. It is false when there
+// are none.
+func (d *destination) begin(s *scratch, now time.Time) bool {
+	s.jobs, s.over = s.jobs[:0], s.over[:0]
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ready(now) {
 		tempo := d.tempo()
-		for len(jobs) < batchAtMost && d.room(now) {
+		for len(s.jobs) < batchAtMost && d.room(now) {
 			j := d.queue.pop(func(j *job) bool { return d.let(j, &tempo, now) })
 			if j == nil {
 				break
 			}
 			d.account(j, -1)
 			if v, ok := j.check(now); !ok {
-				over = append(over, ended{j, v})
+				s.over = append(s.over, ended{j, v})
 				continue
 			}
 			d.fly(j, now)
-			jobs = append(jobs, j)
+			s.jobs = append(s.jobs, j)
 		}
 	}
-	d.pumping = len(jobs)+len(over) > 0
-	return jobs, over
+	d.pumping = len(s.jobs)+len(s.over) > 0
+	return d.pumping
 }
 
 // fly counts a job among those in flight. Called with mu held.
@@ -76,18 +112,12 @@ func (d *destination) fly(j *job, now time.Time) {
 	j.begun, j.epoch, j.repeats = now, d.epoch, 0
 }
 
-// scratch is a pump's own.
-type scratch struct {
-	kits  []*kit
-	batch []*Request
-}
-
 // ask makes the jobs' requests and sends them.
-func (d *destination) ask(jobs []*job, s *scratch, now time.Time) {
-	d.equip(jobs, s)
+func (d *destination) ask(s *scratch, now time.Time) {
+	d.equip(s)
 	s.batch = s.batch[:0]
 	var unsent []ended
-	for _, j := range jobs {
+	for _, j := range s.jobs {
 		r := &j.kit.Request
 		if err := d.provider.Encode(r, j.delivery, j.message, now); err != nil {
 			unsent = append(unsent, ended{j, refusal(err, ScopeMessage)})
@@ -110,10 +140,10 @@ func (d *destination) ask(jobs []*job, s *scratch, now time.Time) {
 }
 
 // equip opens the jobs that are not; those that were asked before are.
-func (d *destination) equip(jobs []*job, s *scratch) {
-	s.kits = d.kits.take(s.kits[:0], len(jobs))
+func (d *destination) equip(s *scratch) {
+	s.kits = d.kits.take(s.kits[:0], len(s.jobs))
 	left := s.kits
-	for _, j := range jobs {
+	for _, j := range s.jobs {
 		if j.kit == nil {
 			j.open(left[0])
 			left = left[1:]
@@ -130,6 +160,7 @@ type harvest struct {
 	answers []answer
 	ends    []ended
 	again   []*Request
+	scratch scratch
 }
 
 type answer struct {
@@ -157,11 +188,14 @@ func (d *destination) Answered(results []wire.Result) {
 			h.ends = append(h.ends, a.ended)
 		}
 	}
-	d.start(now)
+	more := d.claim(now)
 	d.mu.Unlock()
 	d.finish(h.ends, now)
 	if len(h.again) > 0 {
 		d.provider.Send(h.again)
+	}
+	if more {
+		d.once(&h.scratch, now)
 	}
 	clear(h.answers)
 	clear(h.ends)
