@@ -42,6 +42,7 @@ func runBroker(dir, listen, advertise string) error {
 		return fmt.Errorf("embedded broker: %w", err)
 	}
 	defer cluster.Close()
+	stream.FillFetches(cluster)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	wanted := make(chan os.Signal, 1)

@@ -3,12 +3,14 @@ package stream
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Embedded is a Kafka in this process, for one machine and for development: kfake, which speaks the whole protocol that
@@ -46,6 +48,7 @@ func StartEmbedded(dir string) (*Embedded, error) {
 		return nil, fmt.Errorf("start embedded broker in %q: %w", dir, err)
 	}
 	e.cluster = cluster
+	FillFetches(cluster)
 	if killed {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -56,6 +59,17 @@ func StartEmbedded(dir string) (*Embedded, error) {
 		}
 	}
 	return e, nil
+}
+
+// FillFetches lifts the bound that a fetch sets for all of its partitions together; each one's own still holds. At that
+// bound kfake breaks off before it has said which of the last partition's transactions were aborted, and their records are
+// taken for committed ones (01_fetch.go, "break full").
+func FillFetches(cluster *kfake.Cluster) {
+	cluster.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		req.(*kmsg.FetchRequest).MaxBytes = math.MaxInt32
+		return nil, nil, false
+	})
 }
 
 func (e *Embedded) acquire(dir string) error {

@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -170,5 +171,35 @@ func embeddedWorker(dir string) {
 	}})
 	if err := c.Run(context.Background()); err != nil {
 		os.Exit(1)
+	}
+}
+
+// TestFullFetchTellsWhatWasAborted: what was aborted is not read, however small the fetches that it comes in are.
+func TestFullFetchTellsWhatWasAborted(t *testing.T) {
+	k, _ := streamtest.Embedded(t, streamtest.Topic{Name: "in", Partitions: 1})
+	client := streamtest.Client(t, k, kgo.TransactionalID("aborts"), kgo.DefaultProduceTopic(k.Topic("in")),
+		kgo.ProducerBatchCompression(kgo.NoCompression()))
+	value := make([]byte, 10_000)
+	for _, end := range []kgo.TransactionEndTry{kgo.TryAbort, kgo.TryCommit} {
+		if err := client.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 { // a batch each
+			if err := client.ProduceSync(t.Context(), &kgo.Record{Key: fmt.Append(nil, end), Value: value}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := client.EndTransaction(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reader := streamtest.Client(t, k, kgo.ConsumeTopics(k.Topic("in")), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxBytes(25_000))
+	for n := 0; n < 5; {
+		for r := range reader.PollFetches(t.Context()).RecordsAll() {
+			if n++; string(r.Key) != fmt.Sprint(kgo.TryCommit) {
+				t.Fatal("a record is read that was aborted")
+			}
+		}
 	}
 }
