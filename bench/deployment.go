@@ -33,10 +33,10 @@ type deployment struct {
 }
 
 // deploy starts what Belfry needs, and nothing of Belfry's yet.
-func (e *Env) deploy(ctx context.Context, who simulator.Population) (*deployment, error) {
+func (e *Env) deploy(ctx context.Context, who simulator.Population, start startServer) (*deployment, error) {
 	d := &deployment{program: e.Belfry, say: e.Say, running: map[string]*process{}}
 	var err error
-	if d.providers, err = e.providers(ctx, who); err != nil {
+	if d.providers, err = e.providers(ctx, who, start); err != nil {
 		return nil, err
 	}
 	if d.cluster, err = e.cluster(ctx); err != nil {

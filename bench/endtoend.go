@@ -24,7 +24,7 @@ var stages = []string{"fanout", "senders.apns", "senders.fcm", "senders.webpush"
 
 // Run implements Bench.
 func (b EndToEnd) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices})
+	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices}, startNginx)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ const keep = 100_000
 
 // Run implements Bench.
 func (b Fanout) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices})
+	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices}, startNginx)
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func (b Growth) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	for i, n := range b.Sizes {
 		apps[i] = fmt.Sprintf("to-%d", n)
 	}
-	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: append(apps, benchApp), Devices: slices.Max(b.Sizes)})
+	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: append(apps, benchApp), Devices: slices.Max(b.Sizes)}, startNginx)
 	if err != nil {
 		return nil, err
 	}

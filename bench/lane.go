@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,17 +12,19 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/belfry/belfry/message"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/apns"
 	"github.com/belfry/belfry/senders/fcm"
 	"github.com/belfry/belfry/senders/webpush"
+	"github.com/belfry/belfry/senders/wire"
 	"github.com/belfry/belfry/simulator"
 )
 
 // Lane measures one platform's bulk lane in this process, from a delivery's record in Kafka to its committed outcome, with
-// nginx as the provider.
+// nghttpd or nginx as the provider.
 type Lane struct {
 	Platform pb.Platform
 	Rounds   int
@@ -39,7 +42,7 @@ const (
 
 // Run implements Bench.
 func (b Lane) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	d, err := e.deploy(ctx, b.population())
+	d, err := e.deploy(ctx, b.population(), b.provided())
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +53,7 @@ func (b Lane) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	}
 	name := "lane-" + schemas.PlatformName(b.Platform)
 	c := &contest{unit: "pushes/s", rounds: b.Rounds, env: e, sides: []side{{name, func(ctx context.Context) (sample, error) { return l.run(ctx, l.inProcess) }}}}
-	goals, err := b.rivals(ctx, d.providers, c)
+	goals, err := l.rivals(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +82,14 @@ func (b Lane) population() simulator.Population {
 	return who
 }
 
+// provided is the fastest server that answers as the platform does.
+func (b Lane) provided() startServer {
+	if b.Platform == pb.Platform_PLATFORM_WEBPUSH {
+		return startNginx
+	}
+	return startNghttpd
+}
+
 // side makes the lane's side on a deployment, with the campaign that all deliveries are of.
 func (b Lane) side(ctx context.Context, d *deployment) (*laneSide, error) {
 	l := &laneSide{Lane: b, deployment: d, need: 50_000}
@@ -86,8 +97,16 @@ func (b Lane) side(ctx context.Context, d *deployment) (*laneSide, error) {
 	if l.people, err = d.devices(benchApp); err != nil {
 		return nil, err
 	}
+	for _, k := range l.people {
+		if t := k.target.GetApns(); t != nil {
+			t.Token, _ = hex.DecodeString(nghttpdToken)
+		}
+	}
 	m, err := text.Proto()
 	if err != nil {
+		return nil, err
+	}
+	if l.message, err = message.Compile(m, message.Campaign); err != nil {
 		return nil, err
 	}
 	c, err := proto.Marshal(&pb.Campaign{App: benchApp, Id: laneRun, Message: m, State: pb.CampaignState_CAMPAIGN_STATE_RUNNING})
@@ -99,37 +118,38 @@ func (b Lane) side(ctx context.Context, d *deployment) (*laneSide, error) {
 }
 
 // rivals adds the sides that the lane is compared with.
-func (b Lane) rivals(ctx context.Context, p *providers, c *contest) ([]goal, error) {
+func (l *laneSide) rivals(ctx context.Context, c *contest) ([]goal, error) {
 	rival := func(name string, make func() (func(context.Context) (sample, error), error)) error {
 		run, err := make()
 		c.sides = append(c.sides, side{name, run})
 		return err
 	}
-	switch b.Platform {
+	wires := func() (func(context.Context) (sample, error), error) {
+		requests, err := l.requests()
+		return wireSide(l.server, requests, l.For), err
+	}
+	switch l.Platform {
 	case pb.Platform_PLATFORM_APNS:
-		c.sides = append(c.sides, side{"senders/wire", wireSide(p.server, nghttpdPath, pushBody, b.For)})
 		return []goal{
 			{of: perCPU, against: "senders/wire", least: 0.5},
 			{of: perCPU, fixed: 200_000, least: 1},
-		}, nil
+		}, rival("senders/wire", wires)
 	case pb.Platform_PLATFORM_FCM:
-		c.sides = append(c.sides, side{"senders/wire", wireSide(p.server, "/v1/projects/bench/messages:send", fcmBody, b.For)})
-		err := rival("firebase SendEach", func() (func(context.Context) (sample, error), error) {
-			return sendEachSide(ctx, p.server, []byte(fcmBody), b.For)
-		})
 		return []goal{
 			{of: perCPU, against: "senders/wire", least: 0.4},
 			{of: perCPU, against: "firebase SendEach", least: 20},
-		}, err
+		}, errors.Join(rival("senders/wire", wires), rival("firebase SendEach", func() (func(context.Context) (sample, error), error) {
+			return sendEachSide(ctx, l.server, []byte(fcmBody), l.For)
+		}))
 	}
 	err := rival("P-256 ECDH", func() (func(context.Context) (sample, error), error) {
-		return ecdhSide(p.server, runtime.GOMAXPROCS(0), b.For)
+		return ecdhSide(l.server, runtime.GOMAXPROCS(0), l.For)
 	})
 	return []goal{
 		{of: perCPU, against: "P-256 ECDH", least: 0.7},
 		{of: perCPU, against: "webpush-go", least: 2.5},
 	}, errors.Join(err, rival("webpush-go", func() (func(context.Context) (sample, error), error) {
-		return webpushGoSide(p.server, []byte(webBody), b.For)
+		return webpushGoSide(l.server, []byte(webBody), l.For)
 	}))
 }
 
@@ -143,7 +163,8 @@ const (
 type laneSide struct {
 	Lane
 	*deployment
-	people []known
+	people  []known
+	message *message.Compiled
 	// need is how many deliveries a round takes, by the last one.
 	need int
 	// written are all deliveries so far.
@@ -157,24 +178,50 @@ func (l *laneSide) group() string {
 	return "senders." + schemas.PlatformName(l.Platform) + "." + schemas.ClassName(pb.Class_CLASS_BULK)
 }
 
+// delivery is the next one.
+func (l *laneSide) delivery(now time.Time) *pb.Delivery {
+	to := &l.people[l.written%len(l.people)]
+	id := schemas.DeliveryID(benchApp, laneRun, to.id, uint32(l.written/len(l.people)))
+	l.written++
+	return &pb.Delivery{
+		Id: id[:], App: benchApp, Run: laneRun, Device: to.id, Class: pb.Class_CLASS_BULK, Target: to.target,
+		Locale: "en-GB", Variables: to.variables, RegisteredAt: 1,
+		CreatedAt: now.UnixMilli(), ExpiresAt: now.Add(time.Hour).UnixMilli(),
+	}
+}
+
 // fill writes so many more deliveries.
 func (l *laneSide) fill(ctx context.Context, n int) error {
 	now := time.Now()
 	for range n {
-		to := &l.people[l.written%len(l.people)]
-		id := schemas.DeliveryID(benchApp, laneRun, to.id, uint32(l.written/len(l.people)))
-		l.written++
-		value, err := proto.Marshal(&pb.Delivery{
-			Id: id[:], App: benchApp, Run: laneRun, Device: to.id, Class: pb.Class_CLASS_BULK, Target: to.target,
-			Locale: "en-GB", Variables: to.variables, RegisteredAt: 1,
-			CreatedAt: now.UnixMilli(), ExpiresAt: now.Add(time.Hour).UnixMilli(),
-		})
+		d := l.delivery(now)
+		value, err := proto.Marshal(d)
 		if err != nil {
 			return err
 		}
-		l.client.Produce(ctx, &kgo.Record{Topic: l.Topic(l.topic()), Key: schemas.Key(benchApp, to.id), Value: value}, nil)
+		l.client.Produce(ctx, &kgo.Record{Topic: l.Topic(l.topic()), Key: schemas.Key(benchApp, d.Device), Value: value}, nil)
 	}
 	return l.client.Flush(ctx)
+}
+
+// requests are what the lane makes of its first deliveries, with an authorization as long as its own: the same bytes for
+// senders/wire alone. The deliveries come again.
+func (l *laneSide) requests() ([]*wire.Request, error) {
+	provider, err := l.provider()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*wire.Request, inFlight)
+	for i := range all {
+		r := &senders.Request{}
+		if err := provider.Encode(r, l.delivery(time.Now()), l.message, time.Now()); err != nil {
+			return nil, err
+		}
+		r.Fields = append(r.Fields, pushFields()[0])
+		all[i] = &r.Request
+	}
+	l.written = 0
+	return all, nil
 }
 
 func (l *laneSide) backlog(ctx context.Context) (int, error) {

@@ -43,7 +43,7 @@ const urgentDevice = "urgent"
 func (b Latency) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	d, err := e.deploy(ctx, simulator.Population{
 		Seed: 1, Apps: []string{benchApp}, Devices: b.Devices, Mix: simulator.Mix{APNs: 1},
-	})
+	}, startNginx)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/belfry/belfry/simulator"
 )
 
-// providers is an nginx that stands in for all of them, with the credentials and the devices of a simulator that nobody
+// providers is a server that stands in for all of them, with the credentials and the devices of a simulator that nobody
 // asks: the simulator is in Go and as strict as providers are, and would cost more than what is measured.
 type providers struct {
 	*server
@@ -27,10 +27,13 @@ type providers struct {
 	moved *strings.Replacer
 }
 
+// startServer starts one with its files in a folder: startNginx or startNghttpd.
+type startServer func(ctx context.Context, dir string) (*server, error)
+
 // providers starts them and writes belfry.yaml, with credentials, to the environment's folder.
-func (e *Env) providers(ctx context.Context, who simulator.Population) (_ *providers, err error) {
+func (e *Env) providers(ctx context.Context, who simulator.Population, start startServer) (_ *providers, err error) {
 	p := &providers{dir: e.Dir}
-	if p.server, err = startNginx(ctx, e.Dir); err != nil {
+	if p.server, err = start(ctx, e.Dir); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -122,7 +122,7 @@ func apns2Side(s *server, body []byte, d time.Duration) (func(context.Context) (
 	}
 	push := func(ctx context.Context) error {
 		r, err := client.PushWithContext(ctx, &apns2.Notification{
-			DeviceToken: nghttpdPath[len("/3/device/"):], Topic: "com.example.bench", PushType: apns2.PushTypeAlert, Payload: body,
+			DeviceToken: nghttpdToken, Topic: "com.example.bench", PushType: apns2.PushTypeAlert, Payload: body,
 		})
 		if err == nil && !r.Sent() {
 			err = fmt.Errorf("status %d", r.StatusCode)
@@ -135,7 +135,7 @@ func apns2Side(s *server, body []byte, d time.Duration) (func(context.Context) (
 // sendEachSide is firebase's SendEach, 500 messages a call, which is its limit.
 func sendEachSide(ctx context.Context, s *server, body []byte, d time.Duration) (func(context.Context) (sample, error), error) {
 	fire, err := firebase.NewApp(
-		ctx, &firebase.Config{ProjectID: "bench"},
+		ctx, &firebase.Config{ProjectID: "belfry-" + benchApp},
 		option.WithHTTPClient(&http.Client{Transport: h2Transport(s)}), option.WithEndpoint(s.url()+"/v1"),
 	)
 	if err != nil {

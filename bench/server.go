@@ -78,10 +78,23 @@ func startNginx(ctx context.Context, dir string) (*server, error) {
 	return s, s.serve(ctx, dir, "nginx", program, "-c", conf, "-p", dir)
 }
 
-// nghttpdPath is what nghttpd serves: an empty file.
-const nghttpdPath = "/3/device/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+const (
+	// nghttpdPath is where every APNs push goes that nghttpd takes: it serves files, and refuses all else.
+	nghttpdPath  = "/3/device/" + nghttpdToken
+	nghttpdToken = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	// fcmPath is that of a simulated app's project.
+	fcmPath = "/v1/projects/belfry-" + benchApp + "/messages:send"
+)
 
-// startNghttpd starts the fastest one, for a single path.
+// nghttpdFiles are its answers, by path.
+var nghttpdFiles = map[string]string{
+	nghttpdPath: "",
+	fcmPath:     `{"name":"projects/p/messages/1"}`,
+	"/token":    `{"access_token":"t","expires_in":3600,"token_type":"Bearer"}`,
+}
+
+// startNghttpd starts the fastest one, which answers as APNs does for one device, and as FCM with its token server for one
+// project.
 func startNghttpd(ctx context.Context, dir string) (*server, error) {
 	program, err := tool("nghttpd", "nghttp2-server")
 	if err != nil {
@@ -92,14 +105,19 @@ func startNghttpd(ctx context.Context, dir string) (*server, error) {
 		return nil, err
 	}
 	root := filepath.Join(dir, "htdocs")
-	file := filepath.Join(root, nghttpdPath)
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	for path, answer := range nghttpdFiles {
+		file := filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(file, []byte(answer), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	host, port, err := net.SplitHostPort(s.addr)
+	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		return nil, err
-	}
-	host, port, _ := net.SplitHostPort(s.addr)
 	return s, s.serve(ctx, dir, "nghttpd", program, "-a", host, "-d", root, "-n", "1", "-m", fmt.Sprint(streams), port,
 		filepath.Join(dir, "key.pem"), filepath.Join(dir, "cert.pem"))
 }

@@ -60,7 +60,7 @@ func (b Wire) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	}
 	n := int(warm.value * b.For.Seconds())
 	c := &contest{unit: "requests/s", rounds: b.Rounds, env: e, sides: []side{
-		{"senders/wire", wireSide(s, nghttpdPath, pushBody, b.For)},
+		{"senders/wire", wireSide(s, same(nghttpdPath, pushBody, pushFields()), b.For)},
 		{"h2load", func(ctx context.Context) (sample, error) { return h2load(ctx, s, n, body, headers) }},
 		{"apns2", apns},
 	}}
@@ -73,23 +73,30 @@ func (b Wire) Run(ctx context.Context, e *Env) (_ Report, err error) {
 		goal{of: perCPU, against: "apns2", least: 20}), nil
 }
 
-// wireSide keeps one connection of senders/wire busy for a while.
-func wireSide(s *server, path, body string, d time.Duration) func(context.Context) (sample, error) {
+// same is one request, as often as there are streams for it.
+func same(path, body string, fields []wire.Field) []*wire.Request {
+	all := make([]*wire.Request, inFlight)
+	for i := range all {
+		all[i] = &wire.Request{Path: path, Fields: fields, Body: []byte(body)}
+	}
+	return all
+}
+
+// wireSide keeps one connection of senders/wire busy for a while with some requests, each again once it is answered.
+func wireSide(s *server, requests []*wire.Request, d time.Duration) func(context.Context) (sample, error) {
 	return func(ctx context.Context) (sample, error) {
 		client := wire.New(wire.Options{Addr: s.addr, TLS: s.tls(), MaxConns: 1})
 		defer client.Close()
 		l := &loop{client: client, over: make(chan struct{})}
-		batch := make([]*wire.Request, inFlight)
-		fields := pushFields()
-		for i := range batch {
-			batch[i] = &wire.Request{Path: path, Fields: fields, Body: []byte(body), Handler: l}
+		for _, r := range requests {
+			r.Handler = l
 		}
 		m, err := newMeter(s.process)
 		if err != nil {
 			return sample{}, err
 		}
-		l.until, l.out = m.began.Add(d), len(batch)
-		client.Send(batch)
+		l.until, l.out = m.began.Add(d), len(requests)
+		client.Send(requests)
 		select {
 		case <-l.over:
 		case <-ctx.Done():
