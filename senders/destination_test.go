@@ -37,11 +37,7 @@ func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*wire.
 		t: t, provider: &fakeProvider{answer: answer, ceiling: 1000},
 		budget: share{records: 100, bytes: 1 << 20}, ended: map[*job]Verdict{}, restraints: map[control.Name]*pb.Restraint{},
 	}
-	b.valve = newValve(fcm, bulk, func(n control.Name) *pb.Restraint {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return b.restraints[n]
-	})
+	b.valve = newValve(fcm, bulk, b.restraint)
 	b.valve.own(1, 1)
 	b.life, b.stop = context.WithCancel(t.Context())
 	b.provider.ctx = b.life
@@ -55,6 +51,12 @@ func (b *bench) destination(name string) *destination {
 	d := newDestination(where, b.valve.gates(where, b.provider.rate), &b.common)
 	b.all = append(b.all, d)
 	return d
+}
+
+func (b *bench) restraint(n control.Name) *pb.Restraint {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.restraints[n]
 }
 
 func (b *bench) finish(ends []ended, _ time.Time) {

@@ -112,6 +112,11 @@ func (p *packer) flush() {
 
 func (to *pile) flush() {
 	stream.DoneAll(to.tasks, to.outs)
+	to.reset()
+}
+
+// reset keeps the room and nothing else.
+func (to *pile) reset() {
 	clear(to.tasks)
 	to.tasks = to.tasks[:0]
 	for i := range to.outs {

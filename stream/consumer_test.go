@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -322,5 +323,43 @@ func TestAppendAndLatest(t *testing.T) {
 	}
 	if written > 100 || snapshots > 100 {
 		t.Errorf("500 tasks left %d records of entries and %d snapshots: they were not joined", written, snapshots)
+	}
+}
+
+// TestTasksEndTogether: many tasks end in one call, whose slices and buffers are the caller's again.
+func TestTasksEndTogether(t *testing.T) {
+	k := streamtest.Kafka(t, streamtest.Topic{Name: "in", Partitions: 1}, streamtest.Topic{Name: "out", Partitions: 1})
+	fill(t, k, "in", records)
+	var outs []stream.Output
+	stop := start(t, k, "a", func(_ context.Context, tasks []*stream.Task) {
+		entries := stream.Output{Topic: "out", Key: []byte("entries"), Mode: stream.Append}
+		outs = outs[:0]
+		for _, task := range tasks {
+			entries.Value = append(entries.Value, 'e')
+			outs = append(outs, copyOf(task))
+		}
+		outs = append(outs, entries)
+		stream.DoneAll(tasks, outs)
+		clear(outs)
+		clear(entries.Value)
+		stream.DoneAll(nil, nil)
+	})
+	copies, entries := map[string]int{}, 0
+	streamtest.Read(t, k, func(r *kgo.Record) bool {
+		if string(r.Key) == "entries" {
+			entries += bytes.Count(r.Value, []byte("e"))
+		} else {
+			copies[string(r.Key)]++
+		}
+		return len(copies) < records || entries < records
+	}, "out")
+	stop()
+	for key, n := range copies {
+		if n != 1 {
+			t.Errorf("%s came %d times", key, n)
+		}
+	}
+	if entries != records {
+		t.Errorf("%d entries of %d", entries, records)
 	}
 }

@@ -78,6 +78,7 @@ func provider(t testing.TB, c Config) *Provider {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(p.close)
 	return p
 }
 
@@ -93,7 +94,9 @@ func send(t testing.TB, p *Provider, d *pb.Delivery, m *message.Compiled) sender
 }
 
 // TestConformance has one case for each row of provider-semantics 2.1, answered by a server over HTTP/2.
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { exchangetest.BothWays(t, conformance) }
+
+func conformance(t *testing.T, piped bool) {
 	const gone = 1_700_000_000_123
 	drop := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED}
 	wrong := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Scope: senders.ScopeMessage}
@@ -178,7 +181,9 @@ func TestConformance(t *testing.T) {
 					_, _ = fmt.Fprintf(w, `{"reason":%q}`, tt.reason)
 				}
 			})
-			p := provider(t, config(t, s.URL, s.CA))
+			c := config(t, s.URL, s.CA)
+			c.Wire = piped
+			p := provider(t, c)
 			m := compile(t, &pb.Message{Content: &pb.Content{Title: "t"}})
 			switch tt.before {
 			case success:

@@ -136,14 +136,18 @@ func TestOneKeyOneToken(t *testing.T) {
 }
 
 // Apple ties a connection to the key first used on it, and says so when another is used.
-func TestUnrelatedKeyTakesANewConnection(t *testing.T) {
+func TestUnrelatedKeyTakesANewConnection(t *testing.T) { exchangetest.BothWays(t, unrelatedKey) }
+
+func unrelatedKey(t *testing.T, piped bool) {
 	s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("apns-collapse-id") == "bad" {
 			w.WriteHeader(http.StatusForbidden)
 			_, _ = w.Write([]byte(`{"reason":"UnrelatedKeyIdInToken"}`))
 		}
 	})
-	p := provider(t, config(t, s.URL, s.CA))
+	c := config(t, s.URL, s.CA)
+	c.Wire = piped
+	p := provider(t, c)
 	good, bad := compile(t, &pb.Message{}), compile(t, &pb.Message{Collapse: "bad"})
 	send(t, p, delivery(), good)
 	if v := send(t, p, delivery(), bad); v.Next != senders.Again || s.Connections.Load() != 1 {

@@ -167,10 +167,14 @@ func (p *Provider) Run(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	p.close()
+	return nil
+}
+
+func (p *Provider) close() {
 	for _, a := range p.apps {
 		for _, e := range a.environments {
 			e.close()
 		}
 	}
-	return nil
 }

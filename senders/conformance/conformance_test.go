@@ -190,13 +190,7 @@ func send(ctx context.Context, t *testing.T, p senders.Provider, d *pb.Delivery,
 	}
 }
 
-// bothWays runs a test with the libraries and with package wire.
-func bothWays(t *testing.T, test func(t *testing.T, piped bool)) {
-	t.Run("library", func(t *testing.T) { test(t, false) })
-	t.Run("wire", func(t *testing.T) { test(t, true) })
-}
-
-func TestEveryDeviceByItsFate(t *testing.T) { bothWays(t, everyDeviceByItsFate) }
+func TestEveryDeviceByItsFate(t *testing.T) { exchangetest.BothWays(t, everyDeviceByItsFate) }
 
 func everyDeviceByItsFate(t *testing.T, piped bool) {
 	w := start(t, simulator.Population{Seed: 1, Devices: 600, Gone: 0.1, Misplaced: 0.05}, piped)
@@ -241,7 +235,7 @@ func everyDeviceByItsFate(t *testing.T, piped bool) {
 }
 
 // TestFaults has each sickness of a provider end in the verdict that lets a lane do right by it, and its end in success.
-func TestFaults(t *testing.T) { bothWays(t, faults) }
+func TestFaults(t *testing.T) { exchangetest.BothWays(t, faults) }
 
 func faults(t *testing.T, piped bool) {
 	tests := []struct {

@@ -84,12 +84,13 @@ func serviceAccount(t testing.TB, tokenURL string) []byte {
 }
 
 // provider has an access token already.
-func provider(t testing.TB, url string, ca []byte) *Provider {
+func provider(t testing.TB, url string, ca []byte, piped ...bool) *Provider {
 	t.Helper()
-	p, err := New(map[string]Config{"demo": {ServiceAccount: serviceAccount(t, "https://oauth.invalid/token"), URL: url, CA: ca}}, slog.New(slog.DiscardHandler))
+	p, err := New(map[string]Config{"demo": {ServiceAccount: serviceAccount(t, "https://oauth.invalid/token"), URL: url, CA: ca, Wire: len(piped) > 0 && piped[0]}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(p.apps["demo"].close)
 	p.apps["demo"].tokens.keep(&oauth2.Token{AccessToken: "access-1"})
 	return p
 }
@@ -114,7 +115,9 @@ func errorBody(status int, name, fcm string, details ...string) string {
 
 // TestConformance has one case for each row of provider-semantics 2.2, answered by a server over HTTP/2. Whatever the
 // answer, firebase must not have asked twice.
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { exchangetest.BothWays(t, conformance) }
+
+func conformance(t *testing.T, piped bool) {
 	const (
 		badField = `{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"message.android.ttl","description":"x"}]}`
 		badToken = `{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"message.token","description":"x"}]}`
@@ -184,7 +187,7 @@ func TestConformance(t *testing.T) {
 				w.WriteHeader(tt.status)
 				_, _ = w.Write([]byte(tt.body))
 			})
-			p := provider(t, s.URL, s.CA)
+			p := provider(t, s.URL, s.CA, piped)
 			m := compile(t, &pb.Message{Content: &pb.Content{Title: "t"}})
 			switch tt.before {
 			case success:

@@ -3,6 +3,7 @@ package exchangetest
 import (
 	"context"
 	"slices"
+	"testing"
 	"time"
 
 	"github.com/belfry/belfry/message"
@@ -45,4 +46,10 @@ func (a *asker) Answered(results []wire.Result) {
 	a.result = *res
 	a.result.Header, a.result.Body = wire.Header{}, slices.Clone(res.Body)
 	close(a.done)
+}
+
+// BothWays runs a test with the platform's library and with package wire.
+func BothWays(t *testing.T, test func(t *testing.T, piped bool)) {
+	t.Run("library", func(t *testing.T) { test(t, false) })
+	t.Run("wire", func(t *testing.T) { test(t, true) })
 }
