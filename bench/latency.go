@@ -107,7 +107,7 @@ func (l *latency) paced(ctx context.Context, ask func(i int) error, took func() 
 		return s, err
 	}
 	times, err := took()
-	return sample{value: p99(times), ops: float64(len(times)), allocs: noAllocs, wall: 1}, err
+	return sample{value: p99(times), ops: float64(len(times)), allocs: noAllocs}, err
 }
 
 // message is what each call asks for.
