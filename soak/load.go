@@ -38,7 +38,7 @@ type load struct {
 // campaign is one that was launched.
 type campaign struct {
 	id        string
-	asked     time.Time // when it was first asked to be cancelled
+	asked     time.Time // when it was asked to be cancelled
 	cancelled time.Time // when that was acknowledged
 	ended     bool
 }
@@ -229,35 +229,44 @@ func (l *load) campaign(ctx context.Context, n int, wg *sync.WaitGroup) {
 	wg.Go(func() { l.meddle(ctx, c, n) })
 }
 
-// meddle pauses every fifth campaign for a moment, and cancels every seventh.
+// meddle pauses every fifth campaign for a moment, and cancels every seventh. An answer of 202 says that it is on Kafka and
+// will be done, before whatever is asked for next.
 func (l *load) meddle(ctx context.Context, c *campaign, n int) {
-	act := func(action string) bool {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(time.Second):
-		}
-		status, answer := l.repeat(ctx, http.MethodPost, "/v1/campaigns/"+c.id+"/"+action, c.id+"/"+action, nil)
-		for status == http.StatusNotFound && ctx.Err() == nil { // it was created with 202, and is not decided yet
-			time.Sleep(time.Second)
-			status, answer = l.repeat(ctx, http.MethodPost, "/v1/campaigns/"+c.id+"/"+action, c.id+"/"+action, nil)
-		}
-		if status >= 300 && status != http.StatusConflict { // it may be over
-			l.unexpected(action, status, answer)
-		}
-		return status == http.StatusOK
-	}
-	if n%5 == 0 && act("pause") {
-		act("resume")
-	}
-	if n%7 == 0 {
-		asked := time.Now()
-		if act("cancel") {
-			l.mu.Lock()
-			c.asked, c.cancelled = asked, time.Now()
-			l.mu.Unlock()
+	if n%5 == 0 {
+		if status := l.act(ctx, c, "pause"); status == http.StatusOK || status == http.StatusAccepted {
+			l.act(ctx, c, "resume")
 		}
 	}
+	if n%7 != 0 {
+		return
+	}
+	l.mu.Lock()
+	c.asked = time.Now()
+	l.mu.Unlock()
+	if l.act(ctx, c, "cancel") == http.StatusOK {
+		l.mu.Lock()
+		c.cancelled = time.Now()
+		l.mu.Unlock()
+	}
+}
+
+// act asks for an action a second later, and returns what was answered, 0 for nothing.
+func (l *load) act(ctx context.Context, c *campaign, action string) int {
+	select {
+	case <-ctx.Done():
+		return 0
+	case <-time.After(time.Second):
+	}
+	path, key := "/v1/campaigns/"+c.id+"/"+action, c.id+"/"+action
+	status, answer := l.repeat(ctx, http.MethodPost, path, key, nil)
+	for status == http.StatusNotFound && ctx.Err() == nil { // it was created with 202, and is not decided yet
+		time.Sleep(time.Second)
+		status, answer = l.repeat(ctx, http.MethodPost, path, key, nil)
+	}
+	if status >= 300 && status != http.StatusConflict { // it may be over
+		l.unexpected(action, status, answer)
+	}
+	return status
 }
 
 // underWay counts the campaigns that are not over, as far as the API tells now.

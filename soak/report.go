@@ -97,14 +97,14 @@ func (o *outcome) missingMessages() int {
 	return o.load.promised - there
 }
 
-// wrongAudiences counts the campaigns that were not cancelled and did not reach every device.
+// wrongAudiences counts the campaigns that nobody wanted cancelled and that did not reach every device.
 func (o *outcome) wrongAudiences() (n int) {
 	reports := map[string]*audit.Report{}
 	for _, r := range o.evidence.reports {
 		reports[r.Run] = r
 	}
 	for id, c := range o.load.campaigns {
-		if !c.cancelled.IsZero() {
+		if !c.asked.IsZero() {
 			continue
 		}
 		planned := uint64(0)

@@ -97,6 +97,9 @@ func (m *mender) mend(ctx context.Context, adm *kadm.Client) (ended int, err err
 		if e == nil {
 			e = markerError(written)
 		}
+		if errors.Is(e, kerr.InvalidProducerEpoch) {
+			continue // its end or the next one's records have come meanwhile
+		}
 		if e != nil {
 			err = fmt.Errorf("end a transaction on %v: %w", o.at, e)
 			continue
