@@ -1,42 +1,38 @@
 package simulator
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/binary"
-	"fmt"
 	"io"
-	"net/http"
+	"net"
 
 	"golang.org/x/net/http2"
 )
 
-// serveHTTP2 has a server speak HTTP/2 over h2conns. x/net's server takes a connection of ours above TLS, which the one
-// inside net/http, made of the same source, does not.
-func serveHTTP2(s *http.Server) error {
-	h2 := &http2.Server{}
-	if err := http2.ConfigureServer(s, h2); err != nil {
-		return fmt.Errorf("simulator: HTTP/2: %w", err)
+// tlsListener ends TLS itself, so that what the server reads and writes can be amended: to the server it is HTTP/2 without
+// TLS.
+type tlsListener struct {
+	net.Listener // of *conn
+	config       *tls.Config
+}
+
+func (l *tlsListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
 	}
-	s.TLSNextProto[http2.NextProtoTLS] = func(s *http.Server, c *tls.Conn, h http.Handler) {
-		o := &http2.ServeConnOpts{Handler: h, BaseConfig: s}
-		if b, ok := h.(interface{ BaseContext() context.Context }); ok { // what ConnContext has made
-			o.Context = b.BaseContext()
-		}
-		under := c.NetConn().(*conn)
-		h2.ServeConn(&h2conn{Conn: c, under: under, skip: len(http2.ClientPreface), plain: !under.one.Load()}, o)
-	}
-	return nil
+	under := c.(*conn)
+	return &h2conn{Conn: tls.Server(c, l.config), under: under, skip: len(http2.ClientPreface), plain: !under.one.Load()}, nil
 }
 
 // h2conn is a connection above TLS with its frames amended, for what Go's server has no setting for: the code of a reset,
 // and that APNs holds a connection to one stream until it has accepted a provider token there. The server knows nothing
-// of the latter, so a stream that a client opens all the same is served.
+// of the latter, so a stream that a client opens all the same is served. A client that speaks HTTP/1.1 is passed through.
 //
 // One goroutine reads, and one at a time writes.
 type h2conn struct {
-	*tls.Conn
-	under *conn
+	net.Conn // a *tls.Conn, and not said to be one
+	under    *conn
 
 	head  [frameHead]byte // the last that was read
 	ready []byte          // of head, not handed over
@@ -44,7 +40,8 @@ type h2conn struct {
 	acks  int             // of SETTINGS
 	plain bool            // nothing that is read is left out any more
 
-	out     []byte // written, and not a whole frame yet
+	framed  bool   // it is HTTP/2 that is written
+	out     []byte // and not a whole frame yet
 	streams uint32 // that the server's SETTINGS allow; 0: not written, or raised since
 }
 
@@ -81,6 +78,11 @@ func (c *h2conn) Read(p []byte) (int, error) {
 
 // Write passes on whole frames, amended.
 func (c *h2conn) Write(b []byte) (int, error) {
+	if !c.framed { // the handshake is over by now
+		if c.framed = c.Conn.(*tls.Conn).ConnectionState().NegotiatedProtocol == http2.NextProtoTLS; !c.framed {
+			return c.Conn.Write(b)
+		}
+	}
 	if c.streams > 0 && !c.under.one.Load() && len(c.out) == 0 {
 		if _, err := c.Conn.Write(settings(c.streams)); err != nil {
 			return 0, err

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"net/http"
 	"testing"
 	"time"
 
@@ -137,8 +136,6 @@ func TestResetCodes(t *testing.T) {
 	s := start(t, nil)
 	for _, svc := range []Service{APNs, FCM} {
 		p := newPusher(t, s, "demo", svc)
-		// x/net's client shows the code as a type.
-		p.client = &http.Client{Transport: &http2.Transport{TLSClientConfig: p.client.Transport.(*http.Transport).TLSClientConfig}}
 		for code, want := range map[string]http2.ErrCode{
 			"": http2.ErrCodeInternal, "CANCEL": http2.ErrCodeCancel, "ENHANCE_YOUR_CALM": http2.ErrCodeEnhanceYourCalm,
 		} {

@@ -86,7 +86,6 @@ type connKey struct{}
 func (e *endpoint) start(cert tls.Certificate, streams int, done *sync.WaitGroup) error {
 	e.server = &http.Server{
 		Handler:           e,
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
 		ReadHeaderTimeout: time.Minute,
 		ErrorLog:          log.New(io.Discard, "", 0),
 		HTTP2: &http.HTTP2Config{
@@ -96,16 +95,17 @@ func (e *endpoint) start(cert tls.Certificate, streams int, done *sync.WaitGroup
 		},
 		Protocols: new(http.Protocols),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, c.(*tls.Conn).NetConn())
+			return context.WithValue(ctx, connKey{}, c.(*h2conn).under)
 		},
 	}
-	e.server.Protocols.SetHTTP2(true)
-	e.server.Protocols.SetHTTP1(e.service.platform() != "apns") // APNs speaks nothing older
-	if err := serveHTTP2(e.server); err != nil {
-		return err
+	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}
+	e.server.Protocols.SetUnencryptedHTTP2(true) // above TLS: see tlsListener
+	if e.service.platform() != "apns" {          // APNs speaks nothing older
+		e.server.Protocols.SetHTTP1(true)
+		config.NextProtos = append(config.NextProtos, "http/1.1")
 	}
 	done.Go(func() {
-		err := e.server.ServeTLS(&faultyListener{Listener: e.listener, endpoint: e}, "", "")
+		err := e.server.Serve(&tlsListener{&faultyListener{Listener: e.listener, endpoint: e}, config})
 		if !errors.Is(err, http.ErrServerClosed) {
 			e.sim.fail(fmt.Errorf("simulator: %s: %w", e.service, err))
 		}
