@@ -103,9 +103,18 @@ func (f *fields) check(h hpack.HeaderField) {
 	}
 }
 
+// inName are the bytes that a field name may have, which is a token in lower case (RFC 9113 section 8.2.1). Each name of each
+// request and response is looked at.
+var inName = func() (in [256]bool) {
+	for c := range 128 {
+		in[c] = httpguts.IsTokenRune(rune(c)) && (c < 'A' || c > 'Z')
+	}
+	return in
+}()
+
 func lowerToken(name string) bool {
 	for i := range len(name) {
-		if c := name[i]; 'A' <= c && c <= 'Z' || !httpguts.IsTokenRune(rune(c)) {
+		if !inName[name[i]] {
 			return false
 		}
 	}
