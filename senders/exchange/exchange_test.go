@@ -280,6 +280,14 @@ func TestVerdictWithoutAnAnswer(t *testing.T) {
 	if got := exchange.Verdict(&wire.Result{Err: fmt.Errorf("x: %w", refusal)}); got.Next != senders.End || got.Outcome != refusal.Outcome || got.Code != "c" {
 		t.Errorf("a refusal became %+v", got)
 	}
+	invalid := &wire.Result{Err: fmt.Errorf("x: %w", &wire.InvalidError{Field: ":path"})}
+	if got := exchange.Verdict(invalid); got != (senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-request"}) {
+		t.Errorf("a request that cannot be written: got %+v", got)
+	}
+	alert := &wire.Result{Err: &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}}
+	if got := exchange.Verdict(alert); got.Code != "tls" || got.Unknown || got.Scope != senders.ScopeDestination {
+		t.Errorf("the peer's alert: got %+v", got)
+	}
 	if got := exchange.Verdict(&wire.Result{Err: errors.New("EOF"), Sent: true}); got.Next != senders.Later || !got.Unknown || got.Code != "connection" {
 		t.Errorf("what nobody knows became %+v", got)
 	}

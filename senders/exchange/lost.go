@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/wire"
 )
@@ -21,6 +22,11 @@ func Verdict(res *wire.Result) senders.Verdict {
 	var refusal *senders.Refusal
 	if errors.As(err, &refusal) {
 		return senders.Verdict{Next: senders.End, Outcome: refusal.Outcome, Code: refusal.Code}
+	}
+	var invalid *wire.InvalidError
+	if errors.As(err, &invalid) {
+		// Its own fault: no other delivery of the destination need wait for it.
+		return senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-request"}
 	}
 	v := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Unknown: res.Sent}
 
@@ -39,6 +45,9 @@ func Verdict(res *wire.Result) senders.Verdict {
 		v.Code, v.Unknown = "dns", false
 	case isTLS(err):
 		v.Code, v.Unknown = "tls", false
+	case errors.As(err, &op) && op.Op == "remote error":
+		// A TLS alert of the peer, as crypto/tls makes it: of the handshake, when nothing was sent.
+		v.Code = "tls"
 	case errors.As(err, &op) && op.Op == "dial":
 		v.Code, v.Unknown = "dial", false
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
