@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,7 +20,7 @@ const dialTimeout = 10 * time.Second
 func split(authority string) (host, addr string) {
 	host, port, err := net.SplitHostPort(authority)
 	if err != nil {
-		host, port = authority, "443"
+		host, port = strings.Trim(authority, "[]"), "443" // an IPv6 address stands in brackets (RFC 3986 section 3.2.2)
 	}
 	return host, net.JoinHostPort(host, port)
 }

@@ -205,3 +205,17 @@ func TestTheQueueKeepsItsOrder(t *testing.T) {
 		}
 	})
 }
+
+func TestSplitOfAnAuthority(t *testing.T) {
+	for authority, want := range map[string][2]string{
+		"push.example":      {"push.example", "push.example:443"},
+		"push.example:8443": {"push.example", "push.example:8443"},
+		"192.0.2.1":         {"192.0.2.1", "192.0.2.1:443"},
+		"[2001:db8::1]":     {"2001:db8::1", "[2001:db8::1]:443"},
+		"[2001:db8::1]:444": {"2001:db8::1", "[2001:db8::1]:444"},
+	} {
+		if host, addr := split(authority); host != want[0] || addr != want[1] {
+			t.Errorf("%s: got %s and %s, not %v", authority, host, addr, want)
+		}
+	}
+}
