@@ -24,10 +24,10 @@ func TestWrongCredential(t *testing.T) {
 	demo := w.ended("demo", "c1")
 
 	var other producer.Progress
-	until(t, "the other app's FCM and web push are done", func() (ok bool) {
+	until(t, "the other app's FCM and web push are done, and its APNs is planned", func() (ok bool) {
 		other, ok = w.progress("other", "c1")
 		fcm, webpush := other.Platforms["fcm"], other.Platforms["webpush"]
-		return ok && fcm.Accepted > 0 && fcm.Pending == 0 && webpush.Accepted > 0 && webpush.Pending == 0
+		return ok && other.Platforms["apns"].Planned > 0 && fcm.Accepted > 0 && fcm.Pending == 0 && webpush.Accepted > 0 && webpush.Pending == 0
 	})
 	w.serve.says("destination is stopped", "other/")
 	other, _ = w.progress("other", "c1")
