@@ -51,8 +51,8 @@ const (
 func newExpansion(c *pb.Campaign, r *recipe, p pb.Platform, now time.Time) *expansion {
 	return &expansion{
 		recipe: r, app: c.App, run: c.Id, platform: p, topic: schemas.TopicSend(p, pb.Class_CLASS_BULK),
-		account: appendString(appendString(nil, fieldApp, c.App), fieldRun, c.Id),
-		times:   appendInt(appendInt(nil, fieldCreatedAt, now.UnixMilli()), fieldExpiresAt, c.ExpiresAt),
+		account: schemas.AppendBytes(schemas.AppendBytes(nil, fieldApp, c.App), fieldRun, c.Id),
+		times:   schemas.AppendNumber(schemas.AppendNumber(nil, fieldCreatedAt, uint64(now.UnixMilli())), fieldExpiresAt, uint64(c.ExpiresAt)),
 	}
 }
 
@@ -88,32 +88,16 @@ func (x *expansion) append(b []byte, d *pb.Device, target []byte) []byte {
 	b = append(b, fieldID<<3|byte(protowire.BytesType), byte(len(id)))
 	b = append(b, id[:]...)
 	b = append(b, x.account...)
-	b = appendString(b, fieldDevice, d.Id)
+	b = schemas.AppendBytes(b, fieldDevice, d.Id)
 	b = append(b, fieldClass<<3|byte(protowire.VarintType), byte(pb.Class_CLASS_BULK))
 	b = append(b, fieldTarget<<3|byte(protowire.BytesType))
 	b = protowire.AppendBytes(b, target)
-	b = appendString(b, fieldLocale, d.Locale)
+	b = schemas.AppendBytes(b, fieldLocale, d.Locale)
 	for i := range x.recipe.variables {
 		b = x.recipe.variables[i].append(b, d)
 	}
 	b = append(b, x.times...)
-	return appendInt(b, fieldRegisteredAt, d.RegisteredAt)
-}
-
-// appendString appends a string field, which is left out when it is empty.
-func appendString(b []byte, field protowire.Number, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
-}
-
-// appendInt appends an int64 field, which is left out when it is 0.
-func appendInt(b []byte, field protowire.Number, n int64) []byte {
-	if n == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), uint64(n))
+	return schemas.AppendNumber(b, fieldRegisteredAt, uint64(d.RegisteredAt))
 }
 
 // variable is one that the message names: an entry of a delivery's map.
@@ -124,7 +108,7 @@ type variable struct {
 }
 
 func newVariable(name string) variable {
-	return variable{name, protowire.AppendTag(appendString(nil, 1, name), 2, protowire.BytesType)}
+	return variable{name, protowire.AppendTag(schemas.AppendBytes(nil, 1, name), 2, protowire.BytesType)}
 }
 
 // append appends the entry, if the device has the variable.

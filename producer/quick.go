@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/belfry/belfry/events"
+	"github.com/belfry/belfry/schemas"
 )
 
 // quick reads the JSON that bulk streams are made of, judges it and writes its record, all from the line's own bytes and
@@ -267,14 +268,6 @@ const (
 	bytesType   = 2
 )
 
-// appendText appends a field as proto3 does: not at all if it is empty.
-func appendText[T string | []byte](b []byte, field byte, s T) []byte {
-	if len(s) == 0 {
-		return b
-	}
-	return append(appendLength(b, field, len(s)), s...)
-}
-
 // appendLength begins a field of n bytes.
 func appendLength(b []byte, field byte, n int) []byte {
 	if n < 0x80 {
@@ -283,20 +276,13 @@ func appendLength(b []byte, field byte, n int) []byte {
 	return protowire.AppendVarint(append(b, field<<3|bytesType), uint64(n))
 }
 
-func appendInt(b []byte, field byte, n int64) []byte {
-	if n == 0 {
-		return b
-	}
-	return protowire.AppendVarint(append(b, field<<3|varintType), uint64(n))
-}
-
 // appendPairs appends the entries of a map<string, Value>.
 func appendPairs(b []byte, field byte, pairs []pair) []byte {
 	for i := range pairs {
 		p := &pairs[i]
 		value := p.size()
 		b = appendLength(b, field, 2+protowire.SizeBytes(len(p.name))+protowire.SizeBytes(value))
-		b = appendText(b, 1, p.name)
+		b = schemas.AppendBytes(b, 1, p.name)
 		b = p.append(appendLength(b, 2, value))
 	}
 	return b

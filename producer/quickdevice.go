@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
@@ -149,15 +150,15 @@ func (q *quick) rightTarget(allowed []string) bool {
 			return false
 		}
 		b, err = hex.AppendDecode(appendLength(b, 1, len(d.token)/2), d.token)
-		b = appendInt(b, 2, int64(environment))
-		q.inner = appendText(b, 3, d.topic)
+		b = schemas.AppendNumber(b, 2, uint64(environment))
+		q.inner = schemas.AppendBytes(b, 3, d.topic)
 		return err == nil
 	case fcmField:
 		if stated != "" && stated != "fcm" || (len(d.token) == 0) == (len(d.fid) == 0) ||
 			len(d.token) > maxFCM || !all(d.token, inFCM) || len(d.fid) > maxFID || !all(d.fid, inID) {
 			return false
 		}
-		q.inner = appendText(appendText(b, 1, d.token), 2, d.fid)
+		q.inner = schemas.AppendBytes(schemas.AppendBytes(b, 1, d.token), 2, d.fid)
 		return true
 	case webpushField:
 		if stated != "" && stated != "webpush" {
@@ -175,7 +176,7 @@ func (q *quick) rightSubscription(allowed []string) bool {
 		return false
 	}
 	// What is written in the other alphabet, or padded, the slow way reads.
-	b := appendLength(appendText(q.inner[:0], 1, d.endpoint), 2, p256Bytes)
+	b := appendLength(schemas.AppendBytes(q.inner[:0], 1, d.endpoint), 2, p256Bytes)
 	begin := len(b)
 	b, err := base64.RawURLEncoding.AppendDecode(b, d.p256dh)
 	if err != nil || len(b)-begin != p256Bytes {
@@ -203,19 +204,19 @@ func publicEndpoint(s []byte) bool {
 // appendDevice appends the pb.DeviceRecord of what readDevice read. now is in Unix ms.
 func (q *quick) appendDevice(out []byte, app string, now int64) []byte {
 	d := &q.device
-	b := appendText(q.body[:0], 1, app)
-	b = appendText(b, 2, d.id)
-	b = appendText(b, 3, d.user)
-	b = appendInt(b, 4, int64(d.target)) // platforms have their targets' numbers
-	b = appendText(b, 5, d.locale)
-	b = appendText(b, 6, d.version)
-	b = appendText(b, 7, d.zone)
+	b := schemas.AppendBytes(q.body[:0], 1, app)
+	b = schemas.AppendBytes(b, 2, d.id)
+	b = schemas.AppendBytes(b, 3, d.user)
+	b = schemas.AppendNumber(b, 4, uint64(d.target)) // platforms have their targets' numbers
+	b = schemas.AppendBytes(b, 5, d.locale)
+	b = schemas.AppendBytes(b, 6, d.version)
+	b = schemas.AppendBytes(b, 7, d.zone)
 	for _, tag := range q.tags {
-		b = appendText(b, 8, tag)
+		b = schemas.AppendBytes(b, 8, tag)
 	}
 	b = appendPairs(b, 9, q.pairs)
 	b = appendLength(b, 10, 1+protowire.SizeBytes(len(q.inner)))
 	b = append(appendLength(b, d.target, len(q.inner)), q.inner...)
-	q.body = appendInt(b, 11, now)
-	return appendText(out, 1, q.body)
+	q.body = schemas.AppendNumber(b, 11, uint64(now))
+	return schemas.AppendBytes(out, 1, q.body)
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/belfry/belfry/events"
+	"github.com/belfry/belfry/schemas"
 )
 
 // quickEvent is an events.Event, but for its fields, which are quick's.
@@ -54,10 +55,10 @@ func (q *quick) readEvent(line []byte, app string, now time.Time) bool {
 // appendEvent appends the pb.Event of what readEvent read.
 func (q *quick) appendEvent(b []byte, app string) []byte {
 	e := &q.event
-	b = appendText(b, 1, app)
-	b = appendText(b, 2, e.id)
-	b = appendText(b, 3, e.name)
-	b = appendText(b, 4, e.user)
-	b = appendInt(b, 5, e.ms)
+	b = schemas.AppendBytes(b, 1, app)
+	b = schemas.AppendBytes(b, 2, e.id)
+	b = schemas.AppendBytes(b, 3, e.name)
+	b = schemas.AppendBytes(b, 4, e.user)
+	b = schemas.AppendNumber(b, 5, uint64(e.ms))
 	return appendPairs(b, 6, q.pairs)
 }

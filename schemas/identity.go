@@ -119,16 +119,16 @@ func AppendResult(b []byte, r *pb.Result) []byte {
 	b = protowire.AppendTag(b, 1, protowire.BytesType)
 	start := len(b)
 	b = append(b, 0) // the length: one byte for all but the oddest
-	b = appendBytes(b, 1, r.Delivery)
-	b = appendNumber(b, 2, uint64(r.Outcome))
-	b = appendBytes(b, 3, r.Code)
-	b = appendNumber(b, 4, uint64(r.At))
-	b = appendNumber(b, 5, uint64(r.Attempt))
-	b = appendNumber(b, 6, protowire.EncodeBool(r.Planned))
+	b = AppendBytes(b, 1, r.Delivery)
+	b = AppendNumber(b, 2, uint64(r.Outcome))
+	b = AppendBytes(b, 3, r.Code)
+	b = AppendNumber(b, 4, uint64(r.At))
+	b = AppendNumber(b, 5, uint64(r.Attempt))
+	b = AppendNumber(b, 6, protowire.EncodeBool(r.Planned))
 	if r.Invalid != nil {
 		b = appendField(b, 7, r.Invalid)
 	}
-	b = appendNumber(b, 8, protowire.EncodeBool(r.Message))
+	b = AppendNumber(b, 8, protowire.EncodeBool(r.Message))
 	return setLength(b, start)
 }
 
@@ -140,22 +140,6 @@ func setLength(b []byte, start int) []byte {
 	}
 	protowire.AppendVarint(b[:start], n)
 	return b
-}
-
-func appendBytes[T string | []byte](b []byte, field protowire.Number, v T) []byte {
-	if len(v) == 0 {
-		return b
-	}
-	b = protowire.AppendTag(b, field, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(len(v)))
-	return append(b, v...)
-}
-
-func appendNumber(b []byte, field protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
 }
 
 // AppendExpanded adds a chunk's count to a ResultBatch under construction.
