@@ -127,7 +127,7 @@ func (d *destination) push(jobs []*job, now time.Time) {
 	}
 }
 
-// enqueue and dequeue keep shares in step with the queue. A job whose assignment is over is not taken: release, which
+// enqueue puts a job into the queue and its partition's share. One whose assignment is over is not taken: release, which
 // follows the end of an assignment, may have been here already. Called with mu held.
 func (d *destination) enqueue(j *job, put func(*job)) bool {
 	if j.ctx.Err() != nil {
