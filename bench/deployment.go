@@ -45,6 +45,22 @@ func (e *Env) deploy(ctx context.Context, who simulator.Population, start startS
 	return d, nil
 }
 
+// peopled is a deployment with nginx for the providers, whose registry has so many devices. Nothing but what took them in is
+// at work.
+func (e *Env) peopled(ctx context.Context, devices int) (*deployment, error) {
+	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: devices}, startNginx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = d.serve(ctx, "api", "producer", "registry"); err == nil {
+		err = d.enrol(ctx, benchApp, devices)
+	}
+	if err != nil {
+		return nil, joined(err, d.close)
+	}
+	return d, nil
+}
+
 func (d *deployment) close() error {
 	return errors.Join(stopAll(d.all), d.cluster.close(), d.providers.close())
 }

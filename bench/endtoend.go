@@ -10,7 +10,6 @@ import (
 	"github.com/belfry/belfry/producer"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
-	"github.com/belfry/belfry/simulator"
 )
 
 // EndToEnd measures a campaign from its launch to its last outcome in the books, with each role in a process of its own,
@@ -24,17 +23,11 @@ var stages = []string{"fanout", "senders.apns", "senders.fcm", "senders.webpush"
 
 // Run implements Bench.
 func (b EndToEnd) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices}, startNginx)
+	d, err := e.peopled(ctx, b.Devices)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = joined(err, d.close) }()
-	if _, err := d.serve(ctx, "api", "producer", "registry"); err != nil {
-		return nil, err
-	}
-	if err := d.enrol(ctx, benchApp, b.Devices); err != nil {
-		return nil, err
-	}
 	r := &endToEnd{deployment: d, devices: b.Devices}
 	if r.share, err = r.shares(); err != nil {
 		return nil, err

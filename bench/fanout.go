@@ -12,7 +12,6 @@ import (
 	"github.com/belfry/belfry/producer"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
-	"github.com/belfry/belfry/simulator"
 )
 
 // Fanout measures the fan-out in a process of its own, from the registry to deliveries that are committed, against a bare
@@ -26,17 +25,11 @@ const keep = 100_000
 
 // Run implements Bench.
 func (b Fanout) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices}, startNginx)
+	d, err := e.peopled(ctx, b.Devices)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = joined(err, d.close) }()
-	if _, err := d.serve(ctx, "api", "producer", "registry"); err != nil {
-		return nil, err
-	}
-	if err := d.enrol(ctx, benchApp, b.Devices); err != nil {
-		return nil, err
-	}
 	if _, err := d.serve(ctx, "fanout", "fanout"); err != nil {
 		return nil, err
 	}

@@ -135,22 +135,23 @@ func (l *laneSide) rivals(ctx context.Context, c *contest) ([]goal, error) {
 			{of: perCPU, fixed: 200_000, least: 1},
 		}, rival("senders/wire", wires)
 	case pb.Platform_PLATFORM_FCM:
+		err := errors.Join(rival("senders/wire", wires), rival("firebase SendEach", func() (func(context.Context) (sample, error), error) {
+			return sendEachSide(ctx, l.server, []byte(fcmBody), l.For)
+		}))
 		return []goal{
 			{of: perCPU, against: "senders/wire", least: 0.4},
 			{of: perCPU, against: "firebase SendEach", least: 20},
-		}, errors.Join(rival("senders/wire", wires), rival("firebase SendEach", func() (func(context.Context) (sample, error), error) {
-			return sendEachSide(ctx, l.server, []byte(fcmBody), l.For)
-		}))
+		}, err
 	}
-	err := rival("P-256 ECDH", func() (func(context.Context) (sample, error), error) {
+	err := errors.Join(rival("P-256 ECDH", func() (func(context.Context) (sample, error), error) {
 		return ecdhSide(l.server, runtime.GOMAXPROCS(0), l.For)
-	})
+	}), rival("webpush-go", func() (func(context.Context) (sample, error), error) {
+		return webpushGoSide(l.server, []byte(webBody), l.For)
+	}))
 	return []goal{
 		{of: perCPU, against: "P-256 ECDH", least: 0.7},
 		{of: perCPU, against: "webpush-go", least: 2.5},
-	}, errors.Join(err, rival("webpush-go", func() (func(context.Context) (sample, error), error) {
-		return webpushGoSide(l.server, []byte(webBody), l.For)
-	}))
+	}, err
 }
 
 // fcmBody and webBody are what messages are like once they are made.
