@@ -214,6 +214,8 @@ func (c *conn) finish(err error) {
 		c.end(broken, http2.ErrCode(broken))
 	case errors.Is(err, io.EOF):
 		c.err = cmp.Or(c.err, io.ErrUnexpectedEOF)
+	case alerted(err): // the cause of a write that failed, too
+		c.err = err
 	default:
 		c.err = cmp.Or(c.err, err)
 	}
@@ -239,6 +241,12 @@ func (c *conn) finish(err error) {
 	c.streams.all(func(s *stream) { c.lose(s, cause, localReset) })
 	c.mu.Unlock()
 	c.reader.handOver()
+}
+
+// alerted is whether the peer ended TLS and said why, as one does that does not take our certificate.
+func alerted(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" // crypto/tls's name for an alert that it received
 }
 
 // lose ends a stream without a whole answer. A success whose body breaks off is a success all the same; a failure whose body
