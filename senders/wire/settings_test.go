@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -125,6 +126,7 @@ func TestHeaderTableSizeGoesDownAndUp(t *testing.T) {
 		for _, size := range []uint32{0, 4096, 64, 1 << 20, 1} {
 			before := len(p.sent(http2.FrameHeaders, 0))
 			_ = p.out.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: size})
+			synctest.Wait() // for the client to have read it
 			f.send(3, 1)
 			blocks := p.sent(http2.FrameHeaders, 0)[before:]
 			check(t, "blocks", len(blocks), 3)
