@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bufio"
-	"encoding/binary"
 	"net"
 	"sync"
 )
@@ -12,6 +11,9 @@ import (
 type batched struct {
 	net.Conn
 	in *bufio.Reader
+	// idle, unless nil, is called when all that came has been read, before more is waited for. TLS may need several reads for
+	// one of its own: a record can be one without data, or part of one.
+	idle func()
 
 	// mu guards what follows: TLS answers a KeyUpdate from within a Read, and its record must keep its place.
 	mu     sync.Mutex
@@ -24,7 +26,12 @@ const readSize = 64 << 10
 
 func newBatched(c net.Conn) *batched { return &batched{Conn: c, in: bufio.NewReaderSize(c, readSize)} }
 
-func (b *batched) Read(p []byte) (int, error) { return b.in.Read(p) }
+func (b *batched) Read(p []byte) (int, error) {
+	if b.idle != nil && b.in.Buffered() == 0 {
+		b.idle()
+	}
+	return b.in.Read(p)
+}
 
 // Write is called by TLS with its own lock on the order of records held.
 func (b *batched) Write(p []byte) (int, error) {
@@ -55,16 +62,4 @@ func (b *batched) hold() {
 	b.mu.Lock()
 	b.gather = true
 	b.mu.Unlock()
-}
-
-// recordHeader is the size of a TLS record's header: type, version, length (RFC 8446 section 5.1).
-const recordHeader = 5
-
-// ready says that a whole record more is here, so that reading it does not wait.
-func (b *batched) ready() bool {
-	if b.in.Buffered() < recordHeader {
-		return false
-	}
-	head, err := b.in.Peek(recordHeader)
-	return err == nil && b.in.Buffered() >= recordHeader+int(binary.BigEndian.Uint16(head[3:]))
 }

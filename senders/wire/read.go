@@ -44,6 +44,7 @@ func (r *reader) init(c *conn) {
 	r.frames.SetMaxReadFrameSize(maxFrame)
 	r.fields.init()
 	r.credit = connWindow
+	c.raw.idle = r.handOver
 }
 
 // run reads until the connection fails, and returns why. Results are handed over when no more is here to read.
@@ -80,13 +81,10 @@ func (r *reader) next() (http2.FrameHeader, error) {
 	return head, err
 }
 
-// need waits until n bytes are in the buffer. It waits without the lock, and with no result in hand.
+// need waits until n bytes are in the buffer. It waits without the lock and, since raw says when it does, with no result in hand.
 func (r *reader) need(n int) error {
 	for r.in.Buffered() < n {
 		r.pause()
-		if !r.c.raw.ready() {
-			r.handOver()
-		}
 		if _, err := r.in.Peek(r.in.Buffered() + 1); err != nil {
 			return err
 		}

@@ -2,8 +2,10 @@ package wire
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -12,7 +14,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // TLS 1.2 and 1.3 (RFC 9113 section 9.2).
@@ -66,6 +71,63 @@ func TestACertificateOfOursThatIsRefused(t *testing.T) {
 		if g := f.sink.got[0]; g.Sent || !errors.As(g.Err, &op) || op.Op != "remote error" || !strings.Contains(g.Err.Error(), "certificate required") {
 			t.Errorf("sent %t, error %v", g.Sent, g.Err)
 		}
+	})
+}
+
+// records stands for TLS: it hands up what records hold. Their heads are those of RFC 8446 section 5.1.
+type records struct {
+	net.Conn
+	rest []byte
+}
+
+func (r *records) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		var head [5]byte
+		if _, err := io.ReadFull(r.Conn, head[:]); err != nil {
+			return 0, err
+		}
+		r.rest = make([]byte, binary.BigEndian.Uint16(head[3:]))
+		if _, err := io.ReadFull(r.Conn, r.rest); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// TLS sends records without data of ours (tickets, key updates, padding alone): an answer that came before one does not wait
+// for what comes after it.
+func TestAnAnswerBeforeARecordWithoutData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		sink := newSink()
+		c := New(Options{Addr: "127.0.0.1", MaxConns: 1})
+		c.dialing = true // this connection is it
+		raw := newBatched(ours)
+		k := newConn(c, raw, &records{Conn: raw}, "")
+		c.begun(k)
+		c.wg.Go(func() { k.run(time.Now().Add(dialTimeout)) })
+		var peer sync.WaitGroup
+		peer.Go(func() { _, _ = io.Copy(io.Discard, theirs) })
+		record := func(b []byte) []byte {
+			return append(binary.BigEndian.AppendUint16([]byte{23, 3, 3}, uint16(len(b))), b...)
+		}
+		_, _ = theirs.Write(record(settings()))
+		c.Send([]*Request{{Path: "/", Handler: sink}})
+		synctest.Wait()
+		var answer bytes.Buffer
+		_ = http2.NewFramer(&answer, nil).WriteHeaders(http2.HeadersFrameParam{
+			StreamID: 1, BlockFragment: literals(":status", "200"), EndHeaders: true, EndStream: true,
+		})
+		_, _ = theirs.Write(append(record(answer.Bytes()), record(nil)...))
+		synctest.Wait()
+		if got := len(sink.got); got != 1 {
+			t.Errorf("%d answers", got)
+		}
+		c.Close()
+		_ = theirs.Close()
+		peer.Wait()
 	})
 }
 
