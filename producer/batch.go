@@ -2,6 +2,7 @@ package producer
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,8 +38,7 @@ type batch struct {
 	room  []byte // keys and values of records
 	// parsed and acked get a signal when the batch is.
 	parsed, acked chan struct{}
-	left          atomic.Int64 // records that Kafka has not answered yet, and one until all are handed over
-	writer        *writer
+	left          atomic.Int64             // records that Kafka has not answered yet, and one until all are handed over
 	done          func(*kgo.Record, error) // note, once for all batches that this was
 }
 
@@ -173,8 +173,7 @@ func (b *batch) key(of []byte) []byte {
 }
 
 // produce hands the records to Kafka in their order.
-func (b *batch) produce(w *writer, topic string) {
-	b.writer = w
+func (b *batch) produce(client *kgo.Client, topic string) {
 	b.left.Store(int64(len(b.lines)) + 1)
 	now, none := time.Now(), int64(1)
 	for i := range b.lines {
@@ -184,14 +183,14 @@ func (b *batch) produce(w *writer, topic string) {
 			continue
 		}
 		l.record.Topic, l.record.Timestamp = topic, now
-		w.produce(&l.record, b.done)
+		client.Produce(context.Background(), &l.record, b.done)
 	}
 	b.release(none)
 }
 
 // note hears what became of a record.
 func (b *batch) note(r *kgo.Record, err error) {
-	if err := b.writer.note(r, err); err != nil {
+	if err := unwritten(r, err); err != nil {
 		for i := range b.lines {
 			if &b.lines[i].record == r {
 				b.lines[i].err = err

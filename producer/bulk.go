@@ -97,7 +97,7 @@ func (s *Server) bulk(r *http.Request, w http.ResponseWriter, app, topic string,
 		defer close(written)
 		for b := range read {
 			<-b.parsed
-			b.produce(s.writer, topic)
+			b.produce(s.bulkClient, topic)
 			written <- b
 		}
 	})

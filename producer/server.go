@@ -61,7 +61,11 @@ type Server struct {
 	log      *slog.Logger
 	now      func() time.Time
 	registry *registry.Registry
-	writer   *writer
+	// writer is for single calls, bulkClient for bulk streams: a client's records take turns, and nobody who waits for one
+	// message should wait for megabytes of an import as well.
+	writer     *writer
+	bulkClient *kgo.Client
+
 	follower *follower
 	replays  *replays
 	streams  *semaphore.Weighted
@@ -80,12 +84,18 @@ func New(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	w, err := newWriter(o.Kafka)
+	single, err := newClient(o.Kafka, 0)
 	if err != nil {
 		return nil, fmt.Errorf("producer: make the Kafka client: %w", err)
 	}
+	bulk, err := newClient(o.Kafka, bulkLinger)
+	if err != nil {
+		single.Close()
+		return nil, fmt.Errorf("producer: make the Kafka client for bulk: %w", err)
+	}
 	s := &Server{
-		options: o, log: o.Log, now: o.Now, writer: w,
+		options: o, log: o.Log, now: o.Now, bulkClient: bulk,
+		writer:   &writer{client: single, room: semaphore.NewWeighted(writeRoom)},
 		registry: registry.New(o.Redis),
 		follower: newFollower(o.Kafka, o.Log),
 		replays:  newReplays(o.Kafka, o.Log),
@@ -104,7 +114,8 @@ func (s *Server) Handler() http.Handler { return s.handler }
 
 // Run serves until ctx ends, then finishes the calls that are there. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.writer.close()
+	defer closeClient(s.bulkClient)
+	defer closeClient(s.writer.client)
 	g, ctx := errgroup.WithContext(ctx)
 	follow, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	server := &http.Server{

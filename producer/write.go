@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -21,6 +20,8 @@ const (
 	recordCost = 512
 	// deliveryTimeout is how long a record is tried before its call is refused.
 	deliveryTimeout = 8 * time.Second
+	// bulkLinger makes the batches of bulk streams larger, which saves the broker's time.
+	bulkLinger = 5 * time.Millisecond
 	// writeTimeout is for a record that may lie at a broker that does not answer: it cannot be given up, but its caller can.
 	writeTimeout = 12 * time.Second
 )
@@ -28,29 +29,40 @@ const (
 // errBusy says that writeRoom is taken.
 var errBusy = errors.New("too much is on its way to Kafka")
 
-// writer is the role's one Kafka producer: idempotent, and done only when all in-sync replicas have a record.
-type writer struct {
-	client *kgo.Client
-	room   *semaphore.Weighted
-	// failing tells whether the last record that came back was not written.
-	failing atomic.Bool
-}
-
-func newWriter(k *stream.Kafka) (*writer, error) {
-	client, err := k.Client(
+// newClient makes a Kafka producer whose records wait for others for as long as linger says. It is idempotent, and done with a
+// record only when all in-sync replicas have it.
+func newClient(k *stream.Kafka, linger time.Duration) (*kgo.Client, error) {
+	return k.Client(
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		// A single call waits for it; the batches of a bulk stream are larger for it, which saves the broker's time.
-		kgo.ProducerLinger(5*time.Millisecond),
+		kgo.ProducerLinger(linger),
 		// Failing a record says "not written" early, so that little is written after its caller gave up. Never a
 		// deadline on the context of a produce: that may poison records behind it.
 		kgo.RecordDeliveryTimeout(deliveryTimeout),
-		// What is buffered is bounded here, by room and by the bulk streams' windows, so that Produce never blocks.
+		// What is buffered is bounded by a writer's room and by the bulk streams' windows, so that Produce never blocks.
 		kgo.MaxBufferedRecords(1<<20),
 	)
+}
+
+// closeClient gives what is buffered the time that a record has, and ends the client.
+func closeClient(c *kgo.Client) {
+	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
+	defer cancel()
+	_ = c.Flush(ctx) // what was not written was not answered with success either
+	c.Close()
+}
+
+// unwritten names the topic of a record that Kafka did not take.
+func unwritten(r *kgo.Record, err error) error {
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("write to %s: %w", r.Topic, err)
 	}
-	return &writer{client: client, room: semaphore.NewWeighted(writeRoom)}, nil
+	return nil
+}
+
+// writer writes what single calls wait for.
+type writer struct {
+	client *kgo.Client
+	room   *semaphore.Weighted
 }
 
 // write returns once all records are on Kafka, or with the first error. After an error any of them may still be there.
@@ -66,8 +78,8 @@ func (w *writer) write(ctx context.Context, records ...*kgo.Record) error {
 	var mu sync.Mutex
 	left, failed := len(records), error(nil)
 	for _, r := range records {
-		w.produce(r, func(r *kgo.Record, err error) {
-			err = w.note(r, err)
+		w.client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
+			err = unwritten(r, err)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil && failed == nil {
@@ -87,28 +99,4 @@ func (w *writer) write(ctx context.Context, records ...*kgo.Record) error {
 	case <-ctx.Done():
 		return fmt.Errorf("write to Kafka: %w", ctx.Err())
 	}
-}
-
-// produce writes one record and calls back, in the order of a partition's records. done begins with note.
-func (w *writer) produce(r *kgo.Record, done func(*kgo.Record, error)) {
-	w.client.Produce(context.Background(), r, done)
-}
-
-// note remembers whether Kafka takes records, and names the topic of one that it did not take.
-func (w *writer) note(r *kgo.Record, err error) error {
-	if failed := err != nil; w.failing.Load() != failed {
-		w.failing.Store(failed)
-	}
-	if err != nil {
-		return fmt.Errorf("write to %s: %w", r.Topic, err)
-	}
-	return nil
-}
-
-// close gives what is buffered the time that a record has, and ends the client.
-func (w *writer) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
-	defer cancel()
-	_ = w.client.Flush(ctx) // what was not written was not answered with success either
-	w.client.Close()
 }
