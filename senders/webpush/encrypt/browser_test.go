@@ -31,7 +31,7 @@ func newBrowser(t testing.TB) browser {
 	return browser{key, auth}
 }
 
-func mac(key []byte, parts ...string) []byte {
+func hmacOf(key []byte, parts ...string) []byte {
 	h := hmac.New(sha256.New, key)
 	for _, p := range parts {
 		h.Write([]byte(p))
@@ -50,10 +50,10 @@ func (b browser) keys(body []byte) (cek, nonce []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	combine := mac(b.auth, string(secret))
-	ikm := mac(combine, "WebPush: info\x00", string(b.key.PublicKey().Bytes()), string(sender), "\x01")
-	prk := mac(salt, string(ikm))
-	return mac(prk, "Content-Encoding: aes128gcm\x00\x01")[:16], mac(prk, "Content-Encoding: nonce\x00\x01")[:12], nil
+	combine := hmacOf(b.auth, string(secret))
+	ikm := hmacOf(combine, "WebPush: info\x00", string(b.key.PublicKey().Bytes()), string(sender), "\x01")
+	prk := hmacOf(salt, string(ikm))
+	return hmacOf(prk, "Content-Encoding: aes128gcm\x00\x01")[:16], hmacOf(prk, "Content-Encoding: nonce\x00\x01")[:12], nil
 }
 
 // decrypt also fails for what section 4 forbids to send.

@@ -8,7 +8,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdh"
-	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -116,30 +115,40 @@ func contentKey(peer *ecdh.PublicKey, auth []byte, sender *ecdh.PrivateKey, salt
 	if err != nil {
 		return nil, nil, err
 	}
-	info := make([]byte, 0, 14+2*pointSize)
+	info := make([]byte, 0, 14+2*pointSize+1)
 	info = append(info, "WebPush: info\x00"...)
 	info = append(info, peer.Bytes()...)
 	info = append(info, sender.PublicKey().Bytes()...)
-	ikm, err := hkdf.Key(sha256.New, secret, auth, string(info), 32)
-	if err != nil {
-		return nil, nil, err
-	}
-	prk, err := hkdf.Extract(sha256.New, ikm, salt)
-	if err != nil {
-		return nil, nil, err
-	}
-	key, err := hkdf.Expand(sha256.New, prk, "Content-Encoding: aes128gcm\x00", 16)
-	if err != nil {
-		return nil, nil, err
-	}
-	nonce, err := hkdf.Expand(sha256.New, prk, "Content-Encoding: nonce\x00", 12)
-	if err != nil {
-		return nil, nil, err
-	}
-	block, err := aes.NewCipher(key)
+	shared := mac(auth, secret)
+	ikm := mac(shared[:], append(info, first))
+	prk := mac(salt, ikm[:])
+	key := mac(prk[:], append(info[:0], "Content-Encoding: aes128gcm\x00\x01"...))
+	nonce := mac(prk[:], append(info[:0], "Content-Encoding: nonce\x00\x01"...))
+	block, err := aes.NewCipher(key[:16])
 	if err != nil {
 		return nil, nil, err
 	}
 	aead, err := cipher.NewGCM(block)
-	return aead, nonce, err
+	return aead, nonce[:12], err
+}
+
+// first numbers the only block that is ever expanded: none of our keys is longer than a hash (RFC 5869 section 2.3).
+const first = 1
+
+// mac is HMAC-SHA256 (RFC 2104) of a key of at most 64 bytes and a message of at most 160. Of HKDF, which is extract(salt, key) =
+// mac(salt, key) and expand(key, info) = mac(key, info | 1) here, crypto/hkdf makes 44 objects a message on the heap, as much
+// work again as the hashes themselves.
+func mac(key, message []byte) [sha256.Size]byte {
+	var inner [sha256.BlockSize + 160]byte
+	var outer [sha256.BlockSize + sha256.Size]byte
+	copy(inner[:], key)
+	copy(outer[:], key)
+	for i := range sha256.BlockSize {
+		inner[i] ^= 0x36
+		outer[i] ^= 0x5c
+	}
+	n := copy(inner[sha256.BlockSize:], message)
+	digest := sha256.Sum256(inner[:sha256.BlockSize+n])
+	copy(outer[sha256.BlockSize:], digest[:])
+	return sha256.Sum256(outer[:])
 }
