@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
@@ -19,7 +20,9 @@ import (
 const (
 	// decisionTimeout is how long an action waits for the launcher before it answers that it is not decided yet.
 	decisionTimeout = 3 * time.Second
-	maxReason       = 4 << 10
+	// registryPatience is how long a launch waits for devices that Kafka has and the registry has not.
+	registryPatience = 5 * time.Second
+	maxReason        = 4 << 10
 )
 
 type campaignInput struct{ Body CampaignDefinition }
@@ -102,7 +105,7 @@ type action struct {
 
 var actions = []action{
 	{
-		"launch", "Launch a campaign", "Runs a draft: now, or at its start_at.",
+		"launch", "Launch a campaign", "Runs a draft: now, or at its start_at. It waits, for at most five seconds, until the registry has all devices that were accepted before.",
 		func(c *pb.Command, _ string) { c.Kind = &pb.Command_Launch{Launch: &pb.Launch{}} },
 	},
 	{
@@ -183,6 +186,9 @@ func (s *Server) decide(ctx context.Context, app, id string, commands []*pb.Comm
 	if all, err := decidedBefore(before, commands); all || err != nil {
 		return all, err
 	}
+	if commands[len(commands)-1].GetLaunch() != nil {
+		s.awaitRegistry(ctx, app, id)
+	}
 	if err := s.write(ctx, records...); err != nil {
 		return false, err
 	}
@@ -201,6 +207,17 @@ func (s *Server) decide(ctx context.Context, app, id string, commands []*pb.Comm
 		}
 	}
 	return true, nil
+}
+
+// awaitRegistry has a launch wait for devices that were accepted before it. A registry that is so far behind that patience ends
+// keeps nobody from launching: the audience is then whom it knows.
+func (s *Server) awaitRegistry(ctx context.Context, app, id string) {
+	ctx, cancel := context.WithTimeout(ctx, registryPatience)
+	defer cancel()
+	if err := registry.CaughtUp(ctx, s.options.Kafka, s.writer.client); err != nil {
+		s.log.Warn("a campaign is launched before the registry has all devices; it misses those that are not there yet",
+			"campaign", app+"/"+id, "err", err)
+	}
 }
 
 // decidedBefore tells whether all commands are among the campaign's decisions, or which one was refused.

@@ -2,18 +2,22 @@ package producer_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/producer"
+	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
 	"github.com/belfry/belfry/stream/streamtest"
 )
 
@@ -50,6 +54,53 @@ func TestCampaignIsCreatedLaunchedAndShown(t *testing.T) {
 	got = a.call("POST", "/v1/campaigns", strings.Replace(campaignBody, `{"name"`, `{"id":"winter","name"`, 1))
 	if p := got.problem(t); p.Status != http.StatusConflict || p.Type != "urn:belfry:problem:refused" {
 		t.Errorf("the id again: got %d %s", got.status, got.body)
+	}
+}
+
+// A launch waits for the devices that were accepted before it, here by a registry that starts only later.
+func TestALaunchMissesNoDeviceBeforeIt(t *testing.T) {
+	a := start(t)
+	if got := a.call("PUT", "/v1/devices/d-1", `{"apns":{"token":"`+token+`"}}`); got.status != http.StatusAccepted {
+		t.Fatalf("got %d %s", got.status, got.body)
+	}
+	devices := registry.New(a.redis)
+	known := make(chan uint64, 1)
+	streamtest.Run(t, stream.NewConsumer(a.kafka, stream.Options{
+		Name: "audience", Topics: []string{schemas.TopicCommands},
+		Handle: func(ctx context.Context, tasks []*stream.Task) {
+			for _, task := range tasks {
+				var c pb.Command
+				if err := proto.Unmarshal(task.Value, &c); err != nil {
+					t.Error(err)
+				} else if c.GetLaunch() != nil {
+					n, err := devices.CountDevices(ctx, "shop")
+					if err != nil {
+						t.Error(err)
+					}
+					known <- n[pb.Platform_PLATFORM_APNS]
+				}
+				task.Done()
+			}
+		},
+	}).Run)
+	time.AfterFunc(300*time.Millisecond, func() { streamtest.Run(t, registry.NewApplier(a.kafka, devices).Run) })
+	a.call("POST", "/v1/campaigns", strings.Replace(campaignBody, `{"name"`, `{"id":"winter","launch":true,"name"`, 1))
+	if n := <-known; n != 1 {
+		t.Errorf("at the launch the registry knew %d of 1 devices", n)
+	}
+}
+
+// A registry that stands still keeps no campaign from being launched.
+func TestALaunchDoesNotWaitForEver(t *testing.T) {
+	a := start(t)
+	a.launch("")
+	if got := a.call("PUT", "/v1/devices/d-1", `{"apns":{"token":"`+token+`"}}`); got.status != http.StatusAccepted {
+		t.Fatalf("got %d %s", got.status, got.body)
+	}
+	got := a.call("POST", "/v1/campaigns", strings.Replace(campaignBody, `{"name"`, `{"id":"winter","launch":true,"name"`, 1))
+	var c producer.Campaign
+	if got.read(t, &c); got.status != http.StatusCreated || c.State != "running" {
+		t.Errorf("got %d %s", got.status, got.body)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/belfry/belfry/events"
+	"github.com/belfry/belfry/registry"
+	"github.com/belfry/belfry/stream/streamtest"
 )
 
 // block is one of a page's fenced blocks: what follows its fence, and its text.
@@ -39,6 +41,7 @@ func TestExamplesOfTheDocsWork(t *testing.T) {
 	}
 	a := start(t, device("d-1", "ada", onAPNs), device("d-3", "ada"))
 	a.launch("")
+	streamtest.Run(t, registry.NewApplier(a.kafka, registry.New(a.redis)).Run)
 	all := blocks(t, "api.md")
 	ran := 0
 	for i, b := range all {

@@ -192,6 +192,9 @@ func operation(method, path, id, scope, summary, description string, status int,
 		DefaultStatus: status,
 		Errors:        append(errs, http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable),
 		Security:      []map[string][]string{{keySecurity: {scope}}},
+		// The library's 5 s would end a call that takes longer, read though its body is: the server goes on watching the
+		// connection for a client that leaves.
+		BodyReadTimeout: bodyTimeout,
 		// Objects are read with Body: what the schema does not know is refused with its name.
 		RejectUnknownQueryParameters: true,
 	}

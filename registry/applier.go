@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
@@ -16,6 +17,14 @@ import (
 
 // checkBuilt is how often an applier looks whether Redis has lost the view.
 const checkBuilt = time.Second
+
+const consumerName = "registry"
+
+// CaughtUp returns when the view has all devices that belfry.devices holds now, whoever applies them. Its error is Kafka's, or that
+// ctx is over.
+func CaughtUp(ctx context.Context, k *stream.Kafka, client *kgo.Client) error {
+	return stream.CaughtUp(ctx, k, client, consumerName, schemas.TopicDevices)
+}
 
 // Applier keeps the registry as belfry.devices says. Any number of processes may run one: they share the partitions.
 type Applier struct {
@@ -30,7 +39,7 @@ type Applier struct {
 func NewApplier(k *stream.Kafka, g *Registry) *Applier {
 	a := &Applier{k: k, g: g, outage: outage{log: k.Log}, log: k.Log}
 	a.consumer = stream.NewConsumer(k, stream.Options{
-		Name:   "registry",
+		Name:   consumerName,
 		Topics: []string{schemas.TopicDevices},
 		// A Handle call applies all that waits in two round trips; more than this only takes memory.
 		Records: 1024,

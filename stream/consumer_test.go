@@ -3,6 +3,7 @@ package stream_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -204,6 +205,32 @@ func TestBacklog(t *testing.T) {
 	stop()
 	if n := backlog(); n != 1 {
 		t.Fatalf("with one record left, the backlog is %d", n)
+	}
+}
+
+// TestCaughtUp: records are to be done, the markers behind them are not.
+func TestCaughtUp(t *testing.T) {
+	k := pipe(t)
+	fill(t, k, "in", 100)
+	start(t, k, "a", func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			task.Done(copyOf(task))
+		}
+	})
+	readOnce(t, k, "out", 100) // now each partition ends with a marker
+	client := streamtest.Client(t, k)
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := stream.CaughtUp(short, k, client, "end", "out"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("with nobody to do them: %v", err)
+	}
+	streamtest.Run(t, stream.NewConsumer(k, stream.Options{Name: "end", Topics: []string{"out"}, Handle: func(_ context.Context, tasks []*stream.Task) {
+		for _, task := range tasks {
+			task.Done()
+		}
+	}}).Run)
+	if err := stream.CaughtUp(t.Context(), k, client, "end", "out"); err != nil {
+		t.Fatal(err)
 	}
 }
 
