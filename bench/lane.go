@@ -24,7 +24,7 @@ import (
 )
 
 // Lane measures one platform's bulk lane in this process, from a delivery's record in Kafka to its committed outcome, with
-// nghttpd or nginx as the provider.
+// nghttpd as the provider.
 type Lane struct {
 	Platform pb.Platform
 	Rounds   int
@@ -42,7 +42,7 @@ const (
 
 // Run implements Bench.
 func (b Lane) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	d, err := e.deploy(ctx, b.population(), b.provided())
+	d, err := e.deploy(ctx, b.population(), startNghttpd)
 	if err != nil {
 		return nil, err
 	}
@@ -82,14 +82,6 @@ func (b Lane) population() simulator.Population {
 	return who
 }
 
-// provided is the fastest server that answers as the platform does.
-func (b Lane) provided() startServer {
-	if b.Platform == pb.Platform_PLATFORM_WEBPUSH {
-		return startNginx
-	}
-	return startNghttpd
-}
-
 // side makes the lane's side on a deployment, with the campaign that all deliveries are of.
 func (b Lane) side(ctx context.Context, d *deployment) (*laneSide, error) {
 	l := &laneSide{Lane: b, deployment: d, need: 50_000}
@@ -100,6 +92,9 @@ func (b Lane) side(ctx context.Context, d *deployment) (*laneSide, error) {
 	for _, k := range l.people {
 		if t := k.target.GetApns(); t != nil {
 			t.Token, _ = hex.DecodeString(nghttpdToken)
+		}
+		if t := k.target.GetWebpush(); t != nil {
+			t.Endpoint = d.url() + pushPath
 		}
 	}
 	m, err := text.Proto()

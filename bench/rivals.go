@@ -179,14 +179,14 @@ func webpushGoSide(s *server, plaintext []byte, d time.Duration) (func(context.C
 		HTTPClient: &http.Client{Transport: h2Transport(s)}, Subscriber: "ops@example.com", TTL: 3600,
 		VAPIDPublicKey: public, VAPIDPrivateKey: private,
 	}
-	to := &vapid.Subscription{Endpoint: s.url() + "/push/abc", Keys: browser}
+	to := &vapid.Subscription{Endpoint: s.url() + pushPath, Keys: browser}
 	send := func(ctx context.Context) error {
 		r, err := vapid.SendNotificationWithContext(ctx, plaintext, to, o)
 		if err != nil {
 			return err
 		}
 		_, err = io.Copy(io.Discard, r.Body)
-		if r.Body.Close(); r.StatusCode != http.StatusCreated {
+		if r.Body.Close(); r.StatusCode != http.StatusOK {
 			err = errors.Join(err, fmt.Errorf("status %d", r.StatusCode))
 		}
 		return err

@@ -15,7 +15,7 @@ type Scale struct {
 
 // Run implements Bench.
 func (b Scale) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	d, err := e.deploy(ctx, b.population(), b.provided())
+	d, err := e.deploy(ctx, b.population(), startNghttpd)
 	if err != nil {
 		return nil, err
 	}

@@ -84,17 +84,20 @@ const (
 	nghttpdToken = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	// fcmPath is that of a simulated app's project.
 	fcmPath = "/v1/projects/belfry-" + benchApp + "/messages:send"
+	// pushPath is every subscription's.
+	pushPath = "/push/abc"
 )
 
 // nghttpdFiles are its answers, by path.
 var nghttpdFiles = map[string]string{
 	nghttpdPath: "",
 	fcmPath:     `{"name":"projects/p/messages/1"}`,
+	pushPath:    "",
 	"/token":    `{"access_token":"t","expires_in":3600,"token_type":"Bearer"}`,
 }
 
-// startNghttpd starts the fastest one, which answers as APNs does for one device, and as FCM with its token server for one
-// project.
+// startNghttpd starts the fastest one, which answers as APNs does for one device, as FCM with its token server for one project,
+// and, with 200 rather than 201, as a web push service for one subscription.
 func startNghttpd(ctx context.Context, dir string) (*server, error) {
 	program, err := tool("nghttpd", "nghttp2-server")
 	if err != nil {
