@@ -59,7 +59,7 @@ func New(o Options) (*Fanout, error) {
 		return nil, err
 	}
 	f := &Fanout{
-		o: o, campaigns: newCampaigns(o.Kafka), lanes: newLanes(o.Kafka), control: control.NewView(o.Kafka),
+		o: o, campaigns: newCampaigns(o.Kafka), lanes: newLanes(o.Kafka, o.Now), control: control.NewView(o.Kafka),
 		expanders: map[pb.Platform]*expander{},
 	}
 	f.launcher = newLauncher(o.Kafka, f.campaigns, o.Registry, o.Now)

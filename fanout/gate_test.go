@@ -25,7 +25,7 @@ func bulk(p pb.Platform, at time.Time, rate float64, destinations ...*pb.Destina
 
 func TestGateFollowsTheLanesDrain(t *testing.T) {
 	now := epoch
-	l := &lanes{byKey: map[string]*pb.LaneStatus{}}
+	l := &lanes{byKey: map[string]laneWord{}, now: func() time.Time { return now }}
 	var uncommitted int64
 	g := &gate{
 		platform: fcm, lanes: l, budget: 30 * time.Second,
@@ -85,7 +85,7 @@ func TestGateFollowsTheLanesDrain(t *testing.T) {
 }
 
 func TestAppIsShutWhileAllItsDestinationsHoldDeliveries(t *testing.T) {
-	l := &lanes{byKey: map[string]*pb.LaneStatus{}}
+	l := &lanes{byKey: map[string]laneWord{}, now: func() time.Time { return epoch }}
 	stopped := func(name string, parked uint64) *pb.DestinationStatus {
 		return &pb.DestinationStatus{App: "shop", Name: name, State: pb.DestinationState_DESTINATION_STATE_STOPPED, Parked: parked}
 	}
@@ -115,5 +115,26 @@ func TestAppIsShutWhileAllItsDestinationsHoldDeliveries(t *testing.T) {
 	says(t, l, "webpush/bulk/a", bulk(webpush, epoch, 0, stopped("a", 5)))
 	if l.shut("other", webpush, epoch) || l.shut("shop", fcm, epoch) || l.shut("shop", webpush, epoch.Add(time.Minute)) {
 		t.Error("shut for another app, another platform or out of date")
+	}
+}
+
+// TestLanesCountWhateverTheirClock: a lane's word counts for as long as it was heard, though its clock is off by more.
+func TestLanesCountWhateverTheirClock(t *testing.T) {
+	now, ready := epoch, make(chan struct{})
+	close(ready)
+	for _, off := range []time.Duration{-30 * time.Second, 30 * time.Second} {
+		l := &lanes{byKey: map[string]laneWord{}, ready: ready, now: func() time.Time { return now }}
+		says(t, l, "fcm/bulk/a", bulk(fcm, now.Add(off), 1000))
+		if l.drainRate(fcm, now) != 1000 {
+			t.Errorf("a lane whose clock is %v off does not count", off)
+		}
+		if l.drainRate(fcm, now.Add(statusLife)) != 0 {
+			t.Errorf("a lane whose clock is %v off counts after it fell silent", off)
+		}
+	}
+	l := &lanes{byKey: map[string]laneWord{}, now: func() time.Time { return now }}
+	says(t, l, "fcm/bulk/a", bulk(fcm, now.Add(-statusLife), 1000))
+	if l.drainRate(fcm, now) != 0 {
+		t.Error("what lay on the topic for long counts as said just now")
 	}
 }

@@ -16,15 +16,25 @@ const statusLife = 10 * time.Second
 
 // lanes is what the bulk lanes said of themselves last, by instance.
 type lanes struct {
-	view *stream.View
+	view  *stream.View
+	ready <-chan struct{} // the view's
+	now   func() time.Time
 
 	mu    sync.RWMutex
-	byKey map[string]*pb.LaneStatus
+	byKey map[string]laneWord
 }
 
-func newLanes(k *stream.Kafka) *lanes {
-	l := &lanes{byKey: map[string]*pb.LaneStatus{}}
+// laneWord is one status, and when it was heard by this process's clock: the lane's own may be off by more than a word's
+// life, and then all that it says would be out of date, or what it said last count for too long.
+type laneWord struct {
+	*pb.LaneStatus
+	heard time.Time
+}
+
+func newLanes(k *stream.Kafka, now func() time.Time) *lanes {
+	l := &lanes{now: now, byKey: map[string]laneWord{}}
 	l.view = stream.NewView(k, schemas.TopicLanes, l.apply)
+	l.ready = l.view.Ready()
 	return l
 }
 
@@ -36,7 +46,21 @@ func (l *lanes) apply(r stream.ViewRecord) {
 		delete(l.byKey, string(r.Key))
 		return
 	}
-	l.byKey[string(r.Key)] = status
+	l.byKey[string(r.Key)] = laneWord{status, l.heard(status)}
+}
+
+// heard is when a word was said, of one that lay on the topic before this process looked, or else this moment.
+func (l *lanes) heard(s *pb.LaneStatus) time.Time {
+	now := l.now()
+	select {
+	case <-l.ready:
+		return now
+	default:
+	}
+	if said := time.UnixMilli(s.At); said.Before(now) {
+		return said
+	}
+	return now
 }
 
 // drainRate is how many deliveries a second a platform's instances finish together.
@@ -81,8 +105,8 @@ func (l *lanes) fresh(p pb.Platform, now time.Time) []*pb.LaneStatus {
 	defer l.mu.RUnlock()
 	var fresh []*pb.LaneStatus
 	for _, s := range l.byKey {
-		if s.Platform == p && now.Sub(time.UnixMilli(s.At)) < statusLife {
-			fresh = append(fresh, s)
+		if s.Platform == p && now.Sub(s.heard) < statusLife {
+			fresh = append(fresh, s.LaneStatus)
 		}
 	}
 	return fresh

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
@@ -110,7 +109,6 @@ func TestLanesAreAddedUp(t *testing.T) {
 		}
 		streamtest.Produce(t, a.kafka, &kgo.Record{Topic: schemas.TopicLanes, Key: schemas.Key("fcm", "bulk", instance), Value: value})
 	}
-	says("old", &pb.LaneStatus{At: now.Add(-10 * time.Second).UnixMilli(), Backlog: 1000})
 	says("a", &pb.LaneStatus{
 		At: now.UnixMilli(), Backlog: 7, DrainRate: 2.5, InFlight: 3, OldestMs: 1500,
 		Destinations: []*pb.DestinationStatus{{App: "shop", Name: "p", State: pb.DestinationState_DESTINATION_STATE_OPEN, Limit: 10}},

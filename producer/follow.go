@@ -50,11 +50,11 @@ const (
 	missingDelay = 2 * time.Second
 )
 
-func newFollower(k *stream.Kafka, log *slog.Logger) *follower {
+func newFollower(k *stream.Kafka, now func() time.Time, log *slog.Logger) *follower {
 	f := &follower{
 		log: log, byApp: map[string]map[string][]byte{}, books: map[string]*books{}, waiting: map[string]chan *pb.Decision{},
 	}
-	f.lanes, f.control = newLaneView(k), control.NewView(k)
+	f.lanes, f.control = newLaneView(k, now), control.NewView(k)
 	f.campaigns = stream.NewView(k, schemas.TopicCampaigns, f.applyCampaign)
 	f.accounts = stream.NewView(k, schemas.TopicAccounts, f.applyAccount)
 	return f

@@ -55,15 +55,25 @@ const statusLife = 10 * time.Second
 
 // laneView is what the lanes said of themselves last, by instance.
 type laneView struct {
-	view *stream.View
+	view  *stream.View
+	ready <-chan struct{} // the view's
+	now   func() time.Time
 
 	mu       sync.Mutex
-	statuses map[string]*pb.LaneStatus
+	statuses map[string]laneWord
 }
 
-func newLaneView(k *stream.Kafka) *laneView {
-	l := &laneView{statuses: map[string]*pb.LaneStatus{}}
+// laneWord is one status, and when it was heard by this process's clock: the lane's own may be off by more than a word's
+// life.
+type laneWord struct {
+	*pb.LaneStatus
+	heard time.Time
+}
+
+func newLaneView(k *stream.Kafka, now func() time.Time) *laneView {
+	l := &laneView{now: now, statuses: map[string]laneWord{}}
 	l.view = stream.NewView(k, schemas.TopicLanes, l.apply)
+	l.ready = l.view.Ready()
 	return l
 }
 
@@ -75,7 +85,21 @@ func (l *laneView) apply(r stream.ViewRecord) {
 		delete(l.statuses, string(r.Key))
 		return
 	}
-	l.statuses[string(r.Key)] = status
+	l.statuses[string(r.Key)] = laneWord{status, l.heard(status)}
+}
+
+// heard is when a word was said, of one that lay on the topic before this process looked, or else this moment.
+func (l *laneView) heard(s *pb.LaneStatus) time.Time {
+	now := l.now()
+	select {
+	case <-l.ready:
+		return now
+	default:
+	}
+	if said := time.UnixMilli(s.At); said.Before(now) {
+		return said
+	}
+	return now
 }
 
 // fresh are the statuses that count.
@@ -84,8 +108,8 @@ func (l *laneView) fresh(now time.Time) []*pb.LaneStatus {
 	defer l.mu.Unlock()
 	var fresh []*pb.LaneStatus
 	for _, s := range l.statuses {
-		if now.Sub(time.UnixMilli(s.At)) < statusLife {
-			fresh = append(fresh, s)
+		if now.Sub(s.heard) < statusLife {
+			fresh = append(fresh, s.LaneStatus)
 		}
 	}
 	return fresh

@@ -97,7 +97,7 @@ func New(o Options) (*Server, error) {
 		options: o, log: o.Log, now: o.Now, bulkClient: bulk,
 		writer:   &writer{client: single, room: semaphore.NewWeighted(writeRoom)},
 		registry: registry.New(o.Redis),
-		follower: newFollower(o.Kafka, o.Log),
+		follower: newFollower(o.Kafka, o.Now, o.Log),
 		replays:  newReplays(o.Kafka, o.Log),
 		streams:  semaphore.NewWeighted(maxStreams),
 		scans:    semaphore.NewWeighted(maxScans),
