@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/belfry/belfry/failpoint"
+	"github.com/belfry/belfry/schemas"
 	"github.com/belfry/belfry/simulator"
 	"github.com/belfry/belfry/soak/proxy"
 )
@@ -81,6 +82,7 @@ func (c *chaos) run(ctx context.Context) {
 		{"SIGTERM", 6, c.restart},
 		{"SIGSTOP", 8, c.freeze},
 		{"failpoint", 20, c.failpoint},
+		{"replay", 10, c.replay},
 		{"rebalance", 7, c.storm},
 		{"broker SIGKILL", 4, c.killBroker},
 		{"broker SIGSTOP", 3, c.freezeBroker},
@@ -223,10 +225,16 @@ func (c *chaos) failpoint(ctx context.Context) {
 	if at.point == failpoint.Retry {
 		c.refuse(ctx, i.platform)
 	}
-	e := c.on("failpoint", i, fmt.Sprintf("%s:%d", at.point, hit))
+	c.arm(ctx, i, at.point, hit)
+}
+
+// arm restarts a process so that it kills itself when it passes a point for the so manyeth time, waits for that, and
+// starts it again.
+func (c *chaos) arm(ctx context.Context, i *instance, point string, hit int) {
+	e := c.on("failpoint", i, fmt.Sprintf("%s:%d", point, hit))
 	c.check(i.stop())
-	c.check(i.start(fmt.Sprintf("BELFRY_FAILPOINT=%s:%d", at.point, hit)))
-	if at.point == failpoint.Revoke {
+	c.check(i.start(fmt.Sprintf("BELFRY_FAILPOINT=%s:%d", point, hit)))
+	if point == failpoint.Revoke {
 		c.pause(ctx, 4*time.Second)
 		i.signal(syscall.SIGTERM)
 	}
@@ -237,13 +245,28 @@ func (c *chaos) failpoint(ctx context.Context) {
 	c.end(e, fired)
 }
 
+// replay has deliveries die for want of an answer, and then the process that sends them again. Of the load's replays the
+// next one comes soon, and each passes its checkpoint twice at least on each platform.
+func (c *chaos) replay(ctx context.Context) {
+	points := []string{failpoint.ReplayCheckpoint, failpoint.ReplayCheckpoint, failpoint.Produced, failpoint.Offsets, failpoint.AfterCommit}
+	platform := schemas.PlatformName(schemas.Platforms[c.rng.IntN(len(schemas.Platforms))])
+	point, hit := points[c.rng.IntN(len(points))], 1+c.rng.IntN(6)
+	c.during(ctx, "unanswered", platform, simulator.Fault{Kind: simulator.Reset, Platform: platform, Rate: 0.1, AfterAccepting: c.rng.IntN(2) == 0})
+	c.arm(ctx, c.w.of("replay")[0], point, hit)
+}
+
 // refuse has a provider refuse some requests for a moment, so that something comes back from a retry topic.
 func (c *chaos) refuse(ctx context.Context, platform string) {
-	e := c.begin(event{kind: "provider", target: platform, platform: platform, provider: true, note: "503 for the retry hop"})
-	_, err := c.w.fault("retry", &simulator.Fault{Kind: simulator.Status, Status: 503, Platform: platform, Rate: 0.2})
+	c.during(ctx, "503 for the retry hop", platform, simulator.Fault{Kind: simulator.Status, Status: 503, Platform: platform, Rate: 0.2})
+}
+
+// during has a fault of a platform's provider in force for a moment.
+func (c *chaos) during(ctx context.Context, note, platform string, f simulator.Fault) {
+	e := c.begin(event{kind: "provider", target: platform, platform: platform, provider: true, note: note})
+	_, err := c.w.fault("moment", &f)
 	c.check(err)
 	c.pause(ctx, 2*time.Second)
-	struck, err := c.w.fault("retry", nil)
+	struck, err := c.w.fault("moment", nil)
 	c.check(err)
 	c.end(e, struck > 0)
 }

@@ -31,21 +31,26 @@ type evidence struct {
 	platform map[[16]byte]string
 	run      map[[16]byte]string
 	sent     map[[16]byte]int
-	early    int           // came back from a retry topic before they were due
-	earliest time.Duration // how much too early
-	raw      map[string]int
+	// early came back from a retry topic before they were due, by the clock of the process that brought them back, and
+	// earliest is by how much. hasty were accepted again earlier than its clock can be ahead.
+	early, hasty int
+	earliest     time.Duration
+	due          map[[16]byte]time.Time // last, of what came back when it was due
+	raw          map[string]int
+	replayed     *replayed
 }
 
 // word is one result.
 type word struct {
-	at      time.Time // of its record, which was written in the transaction that committed it
+	at      time.Time // when its record was seen committed: its own time is by a clock that is off
 	outcome pb.Outcome
 }
 
-func gather(ctx context.Context, w *world) (*evidence, error) {
+func gather(ctx context.Context, w *world, seen *watch) (*evidence, error) {
 	e := &evidence{
 		receipts: map[[16]byte][]time.Time{}, words: map[[16]byte][]word{}, platform: map[[16]byte]string{},
 		run: map[[16]byte]string{}, sent: map[[16]byte]int{}, raw: map[string]int{},
+		due: map[[16]byte]time.Time{}, replayed: newReplayed(),
 	}
 	var err error
 	if e.count, err = audit.Read(ctx, w.cluster(), time.Time{}, func(audit.Run) bool { return true }); err != nil {
@@ -62,12 +67,41 @@ func gather(ctx context.Context, w *world) (*evidence, error) {
 		e.reports = append(e.reports, e.count.Report(r, times))
 	}
 	for _, p := range schemas.Platforms {
-		if err := e.readPlatform(ctx, w, p); err != nil {
+		if err := e.readPlatform(ctx, w, p, seen); err != nil {
 			return nil, err
+		}
+	}
+	for id, due := range e.due {
+		if e.tooSoon(id, due) {
+			e.hasty++
 		}
 	}
 	return e, nil
 }
+
+// tooSoon tells that a provider had a delivery again before it was due, by more than a role's clock is off. What was
+// accepted in the end was so after it came back for the last time.
+func (e *evidence) tooSoon(id [16]byte, due time.Time) bool {
+	words, got := e.words[id], e.receipts[id]
+	if len(words) == 0 || len(got) == 0 || words[len(words)-1].outcome != pb.Outcome_OUTCOME_ACCEPTED {
+		return false
+	}
+	return slices.MaxFunc(got, time.Time.Compare).Before(due.Add(-mostSkew))
+}
+
+// sentTwice counts the deliveries of campaigns that were sent out more often than once, and once for each replay.
+func (e *evidence) sentTwice() (n int) {
+	again := e.replayed.again()
+	for id, sent := range e.sent {
+		if e.ofCampaign(id) && sent > 1+again[id] {
+			n++
+		}
+	}
+	return n
+}
+
+// ofCampaign tells that a delivery is a campaign's, and not a call's, which may be written twice.
+func (e *evidence) ofCampaign(id [16]byte) bool { return !strings.HasPrefix(e.run[id], "~") }
 
 // readReceipts reads the simulator's file, after asking it something that makes it write what it has.
 func (e *evidence) readReceipts(w *world) error {
@@ -95,7 +129,7 @@ func (e *evidence) readReceipts(w *world) error {
 	return lines.Err()
 }
 
-func (e *evidence) readPlatform(ctx context.Context, w *world, p pb.Platform) (err error) {
+func (e *evidence) readPlatform(ctx context.Context, w *world, p pb.Platform, seen *watch) (err error) {
 	name := schemas.PlatformName(p)
 	read := func(topic string, each func(*kgo.Record)) {
 		if err == nil {
@@ -109,7 +143,7 @@ func (e *evidence) readPlatform(ctx context.Context, w *world, p pb.Platform) (e
 		}
 		for _, one := range batch.Results {
 			id := [16]byte(one.Delivery)
-			e.words[id] = append(e.words[id], word{r.Timestamp, one.Outcome})
+			e.words[id] = append(e.words[id], word{seen.committed(p, r), one.Outcome})
 		}
 	})
 	for _, class := range schemas.Classes {
@@ -123,8 +157,14 @@ func (e *evidence) readPlatform(ctx context.Context, w *world, p pb.Platform) (e
 			if d.DueAt == 0 && d.Attempt == 0 {
 				e.sent[id]++
 			}
-			// What was parked for its destination's sake comes back as soon as that is well.
-			if early := time.UnixMilli(d.DueAt).Sub(r.Timestamp); early > 0 && !d.Parked {
+			if d.DueAt == 0 || d.Parked {
+				return // what was parked for its destination's sake comes back as soon as that is well
+			}
+			due := time.UnixMilli(d.DueAt)
+			if due.After(e.due[id]) {
+				e.due[id] = due
+			}
+			if early := due.Sub(r.Timestamp); early > 0 {
 				e.early++
 				e.earliest = max(e.earliest, early)
 			}
@@ -132,8 +172,17 @@ func (e *evidence) readPlatform(ctx context.Context, w *world, p pb.Platform) (e
 	}
 	read(schemas.TopicDead(p), func(r *kgo.Record) {
 		var l pb.DeadLetter
-		if proto.Unmarshal(r.Value, &l) == nil && l.Delivery == nil {
+		switch {
+		case proto.Unmarshal(r.Value, &l) != nil:
+		case l.Delivery == nil:
 			e.raw[fmt.Sprint(l.Source.GetTopic(), "/", l.Source.GetPartition(), "/", l.Source.GetOffset())]++
+		default:
+			e.replayed.letters[letter{schemas.TopicDead(p), r.Partition, r.Offset}] = [16]byte(l.Delivery.Id)
+		}
+	})
+	read(schemas.TopicReplays(p), func(r *kgo.Record) {
+		if err == nil {
+			err = e.replayed.step(name, r)
 		}
 	})
 	return err
@@ -144,7 +193,7 @@ type sums struct {
 	planned, accepted, expired, cancelled, dead, otherwise uint64
 	deferred                                               uint64
 	pending                                                int64
-	notEnded, endedTwice, sentTwice, missing, unheard      int
+	notEnded, endedTwice, missing, unheard                 int
 	retries, delivered, repeats                            int
 	differences                                            []string
 }
@@ -167,9 +216,6 @@ func (e *evidence) sums() (s sums) {
 			s.notEnded += p.NotEnded
 			s.endedTwice += p.EndedTwice
 			s.retries += p.Retries
-			if !strings.HasPrefix(r.Run, "~") {
-				s.sentTwice += p.SentTwice
-			}
 			if p.Received != nil {
 				s.missing += p.Received.Missing
 				s.unheard += p.Received.Unheard

@@ -19,19 +19,20 @@ import (
 )
 
 // load is what a deployment goes through on a busy day: campaigns one after another, some paused or cancelled, one-time
-// codes, devices that register again, and now and then a record that nobody can read. Calls are repeated with their
-// idempotency key until they are answered, as the API asks for.
+// codes, devices that register again, replays of what died, and now and then a record that nobody can read. Calls are
+// repeated with their idempotency key until they are answered, as the API asks for.
 type load struct {
 	w   *world
 	ttl time.Duration
 
 	mu        sync.Mutex // guards all below
 	campaigns map[string]*campaign
-	messages  int // calls answered with 202
-	promised  int // their deliveries
-	repeated  int // calls that had to be sent more than once
-	devices   int // registrations answered
-	garbage   int // unreadable records, on each platform's bulk topic
+	messages  int               // calls answered with 202
+	promised  int               // their deliveries
+	repeated  int               // calls that had to be sent more than once
+	devices   int               // registrations answered
+	garbage   int               // unreadable records, on each platform's bulk topic
+	replayed  map[string]string // the ids of replays, by their idempotency keys
 	strange   []string
 }
 
@@ -53,7 +54,7 @@ const (
 )
 
 func newLoad(w *world, ttl time.Duration) *load {
-	return &load{w: w, ttl: ttl, campaigns: map[string]*campaign{}}
+	return &load{w: w, ttl: ttl, campaigns: map[string]*campaign{}, replayed: map[string]string{}}
 }
 
 // run makes load until brief ends. Calls that have no answer by then are repeated until ctx ends: it returns when all
@@ -87,6 +88,7 @@ func (l *load) run(ctx, brief context.Context) {
 	every(deviceEvery, func(int) { l.device(ctx, devices[rand.IntN(len(devices))]) })
 	every(garbageEvery, func(int) { l.spoil(ctx) })
 	wg.Go(func() { l.launch(ctx, brief, &wg) })
+	wg.Go(func() { l.replays(ctx, brief) })
 	wg.Wait()
 }
 
@@ -214,7 +216,7 @@ func (l *load) campaign(ctx context.Context, n int, wg *sync.WaitGroup) {
 	c := &campaign{id: fmt.Sprintf("c-%04d", n)}
 	status, answer := l.repeat(ctx, http.MethodPost, "/v1/campaigns", c.id, map[string]any{
 		"id": c.id, "launch": true, "audience": map[string]bool{"everyone": true},
-		"message": map[string]string{"title": "Hello", "body": "By {{ device.platform }}", "ttl": l.ttl.String()},
+		"message": map[string]string{"title": "Hello", "body": "By {{ device.platform }}", "ttl": l.ttl.String(), "on_unknown": onUnknown(n)},
 	})
 	switch {
 	case status == 0:
@@ -227,6 +229,14 @@ func (l *load) campaign(ctx context.Context, n int, wg *sync.WaitGroup) {
 	l.campaigns[c.id] = c
 	l.mu.Unlock()
 	wg.Go(func() { l.meddle(ctx, c, n) })
+}
+
+// onUnknown has every third campaign drop what a provider did not answer: that is dead, and a replay's business.
+func onUnknown(n int) string {
+	if n%3 == 1 {
+		return "drop"
+	}
+	return "resend"
 }
 
 // meddle pauses every fifth campaign for a moment, and cancels every seventh. An answer of 202 says that it is on Kafka and

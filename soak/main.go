@@ -121,7 +121,8 @@ func appendTo(name string, o *outcome) error {
 
 // soak strikes for as long as it is told, heals, waits until all is done, and gathers what there is to judge by.
 func soak(ctx context.Context, w *world, say func(string, ...any)) (*outcome, error) {
-	ttl := min(max(w.duration/2, time.Minute), 4*time.Minute)
+	// Two clocks of roles may be so far apart that it is that much shorter.
+	ttl := min(max(w.duration/2, time.Minute), 4*time.Minute) + 2*mostSkew
 	c := newChaos(w, say)
 	l := newLoad(w, ttl)
 	o := newWatch(w, c)
@@ -151,12 +152,12 @@ func soak(ctx context.Context, w *world, say func(string, ...any)) (*outcome, er
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	result := &outcome{options: w.options, skew: w.skew(), took: time.Since(began), load: l, watch: o}
+	result := &outcome{options: w.options, skew: w.skew(), clocks: w.skewsDrawn(), took: time.Since(began), load: l, watch: o}
 	say("all is well again; waiting until everything is done")
 	time.AfterFunc(patience, give) // a call that is not answered by then never is
 	loading.Wait()
 	var err error
-	if result.evidence, err = settle(ctx, w, l, ttl+patience); err != nil {
+	if result.evidence, err = settle(ctx, w, l, o, ttl+patience); err != nil {
 		return nil, err
 	}
 	unwatch()
@@ -168,10 +169,10 @@ func soak(ctx context.Context, w *world, say func(string, ...any)) (*outcome, er
 }
 
 // settle waits until nothing is on its way any more, as far as a limit, and returns what there is then.
-func settle(ctx context.Context, w *world, l *load, limit time.Duration) (*evidence, error) {
+func settle(ctx context.Context, w *world, l *load, o *watch, limit time.Duration) (*evidence, error) {
 	for end := time.Now().Add(limit); ; {
 		if l.underWay() == 0 || time.Now().After(end) {
-			e, err := gather(ctx, w)
+			e, err := gather(ctx, w, o)
 			if err != nil || e.settled() && len(e.sums().differences) == 0 || time.Now().After(end) {
 				return e, err
 			}

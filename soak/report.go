@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/belfry/belfry/audit"
+	"github.com/belfry/belfry/failpoint"
 )
 
 // verdict is one invariant with its figures. fails is nil for what this harness only shows.
@@ -27,6 +28,7 @@ const rssLimit = 512 // MiB
 type outcome struct {
 	options
 	skew     time.Duration
+	clocks   string
 	took     time.Duration
 	drained  time.Duration
 	settled  bool
@@ -49,8 +51,8 @@ func (o *outcome) verdicts() []verdict {
 	add("I1 no loss", o.settled && lost == 0 && s.pending == 0 && o.missingMessages() == 0,
 		"%d planned; %d accepted, %d expired, %d cancelled, %d dead, %d otherwise; **%d lost**; of %d deliveries promised by the API, %d are missing",
 		s.planned, s.accepted, s.expired, s.cancelled, s.dead, s.otherwise, lost, o.load.promised, o.missingMessages())
-	add("I2 exactly-once fan-out", s.sentTwice == 0 && o.wrongAudiences() == 0,
-		"%d deliveries of campaigns sent out twice; %d campaigns with another audience than the %d devices there are", s.sentTwice, o.wrongAudiences(), o.devices)
+	add("I2 exactly-once fan-out", e.sentTwice() == 0 && o.wrongAudiences() == 0,
+		"%d deliveries of campaigns sent out twice; %d campaigns with another audience than the %d devices there are", e.sentTwice(), o.wrongAudiences(), o.devices)
 	add("I3 bounded repeats", len(unexplained) == 0 && repeats <= bound, "%d repeats of %d deliveries, where %d were possible: the most that were in flight or not committed at one moment of each event, and those unanswered%s",
 		repeats, s.delivered, bound, list(unexplained))
 	add("I4 commit safety", s.endedTwice == 0, "%d deliveries ended twice, after %d kills inside of a commit", s.endedTwice, o.fired("failpoint", "stream.commit"))
@@ -62,10 +64,15 @@ func (o *outcome) verdicts() []verdict {
 	add("I12 cancel", late == 0, "%d campaigns cancelled; %d receipts later than 2 s after the acknowledgement with nothing broken since it was asked for (%d where something was)",
 		o.cancelled(), late, shaded)
 	add("I7 bounded memory", o.mostRSS() <= rssLimit, "most resident memory, MiB: %s", o.rss())
-	add("I8 delay", e.early == 0, "%d came back from a retry topic before they were due, by up to %v", e.early, e.earliest)
+	add("I8 delay", e.early+e.hasty == 0, "of %d that came back from a retry topic, %d came before they were due by the clock that decided, by up to %v; providers accepted %d earlier than such a clock is off",
+		len(e.due), e.early, e.earliest, e.hasty)
 	add("I9 storm guard", s.retries <= int(s.planned), "%d records on retry topics for %d deliveries", s.retries, s.planned)
 	add("I10 books", len(s.differences) == 0, "%d runs: the accounts, counted again from the topics and compared with the receipts, differ in %d places%s",
 		len(e.reports), len(s.differences), list(first(s.differences, 8)))
+	asked := slices.Sorted(maps.Values(o.load.replayed))
+	broken := e.replayed.faults(asked, e.sent, e.ofCampaign)
+	add("I11 replay", len(broken) == 0, "%d replays, each asked for three times and looked at by a dry run, %d kills at their checkpoints; of %d dead letters %d were sent again, each once, and nothing else%s",
+		len(asked), o.fired("failpoint", failpoint.ReplayCheckpoint), len(e.replayed.letters), len(e.replayed.claims), list(first(broken, 8)))
 	wrong := o.unreadable()
 	add("I13 bad input", wrong == "", "%d unreadable records on each bulk topic, each in one dead letter%s", o.load.garbage, wrong)
 	if o.rounds > 0 {
@@ -177,8 +184,8 @@ func (o *outcome) print(w io.Writer) error {
 	for _, v := range o.verdicts() {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", v.name, map[bool]string{true: "yes", false: "**NO**"}[v.holds], v.figures)
 	}
-	_, err := fmt.Fprintf(w, "\nThe providers' clock was %v off. A probe that wants 4 %% of a processor waited %.1f s for it in all, at most %.1f s at once: by so much, over just that time, limits in time are wider. I6 is measured by `belfry bench isolation`, I11 tested in `replay/`.\n",
-		o.skew, o.watch.starved.total.Seconds(), o.watch.starved.most.Seconds())
+	_, err := fmt.Fprintf(w, "\n%s. The providers' clock was %v off. A probe that wants 4 %% of a processor waited %.1f s for it in all, at most %.1f s at once: by so much, over just that time, limits in time are wider. I6 is measured by `belfry bench isolation`.\n",
+		o.clocks, o.skew, o.watch.starved.total.Seconds(), o.watch.starved.most.Seconds())
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/schemas"
@@ -23,8 +24,9 @@ type watch struct {
 	mu sync.Mutex // guards all below
 	// stalls are those of I5; held those in which a lane itself waits for a destination that was sick, by its breaker.
 	stalls, held map[string]stall
-	lanes        map[string]*pb.LaneStatus // by key
-	rss          map[string]int            // most, MiB, by role
+	lanes        map[string]laneWord  // by key
+	rss          map[string]int       // most, MiB, by role
+	results      map[result]time.Time // when each was seen
 }
 
 // stall is the longest time that a lane had work, a provider that was well, and no progress.
@@ -38,7 +40,7 @@ type stall struct {
 const lookEvery = 250 * time.Millisecond
 
 func newWatch(w *world, c *chaos) *watch {
-	return &watch{w: w, chaos: c, stalls: map[string]stall{}, held: map[string]stall{}, rss: map[string]int{}, lanes: map[string]*pb.LaneStatus{}}
+	return &watch{w: w, chaos: c, stalls: map[string]stall{}, held: map[string]stall{}, rss: map[string]int{}, lanes: map[string]laneWord{}, results: map[result]time.Time{}}
 }
 
 // run looks until ctx ends.
@@ -55,12 +57,18 @@ func (o *watch) run(ctx context.Context) error {
 	}
 	wg.Go(func() { o.memory(ctx) })
 	wg.Go(func() { o.starved.run(ctx) })
-	view := stream.NewView(o.w.cluster(), schemas.TopicLanes, o.status)
-	wg.Go(func() {
-		if err := view.Run(ctx); err != nil {
-			o.chaos.wrong("%v", err)
-		}
-	})
+	follow := func(topic string, apply func(stream.ViewRecord)) {
+		view := stream.NewView(o.w.cluster(), topic, apply)
+		wg.Go(func() {
+			if err := view.Run(ctx); err != nil {
+				o.chaos.wrong("%v", err)
+			}
+		})
+	}
+	follow(schemas.TopicLanes, o.status)
+	for _, p := range schemas.Platforms {
+		follow(schemas.TopicResults(p), func(r stream.ViewRecord) { o.result(p, r) })
+	}
 	wg.Wait()
 	return nil
 }
@@ -124,7 +132,36 @@ func (o *watch) status(r stream.ViewRecord) {
 		delete(o.lanes, string(r.Key))
 		return
 	}
-	o.lanes[string(r.Key)] = status
+	o.lanes[string(r.Key)] = laneWord{status, time.Now()}
+}
+
+// laneWord is what a lane said, and when that was heard: the lane's own clock is off.
+type laneWord struct {
+	*pb.LaneStatus
+	heard time.Time
+}
+
+// result is where a record of results lies.
+type result struct {
+	platform  pb.Platform
+	partition int32
+	offset    int64
+}
+
+func (o *watch) result(p pb.Platform, r stream.ViewRecord) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.results[result{p, r.Partition, r.Offset}] = time.Now()
+}
+
+// committed is when results were seen committed by the harness's clock, or this moment for what has not come yet.
+func (o *watch) committed(p pb.Platform, r *kgo.Record) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if at, seen := o.results[result{p, r.Partition, r.Offset}]; seen {
+		return at
+	}
+	return time.Now()
 }
 
 // waits tells whether a lane of the platform holds a destination for sick, or did a moment ago.
@@ -132,7 +169,7 @@ func (o *watch) waits(platform string, now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range o.lanes {
-		if schemas.PlatformName(s.Platform) != platform || now.Sub(time.UnixMilli(s.At)) > 5*time.Second {
+		if schemas.PlatformName(s.Platform) != platform || now.Sub(s.heard) > 5*time.Second {
 			continue
 		}
 		for _, d := range s.Destinations {

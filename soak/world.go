@@ -44,6 +44,10 @@ type world struct {
 	api       string
 	key       string
 
+	// Of the roles' clocks, drawn by the one goroutine that starts their processes.
+	clocks *rand.Rand
+	skews  []time.Duration
+
 	mu        sync.Mutex // guards instances
 	instances []*instance
 }
@@ -51,6 +55,7 @@ type world struct {
 // instance is one belfry process that runs one role.
 type instance struct {
 	*process
+	w        *world
 	role     string
 	platform string // of senders
 }
@@ -69,7 +74,7 @@ var services = []string{"apns", "apns-sandbox", "fcm", "oauth", "chrome", "mozil
 const sendersTimeout = 4 * time.Second
 
 func newWorld(o options) (_ *world, err error) {
-	w := &world{options: o, providers: map[string]*proxy.Proxy{}}
+	w := &world{options: o, providers: map[string]*proxy.Proxy{}, clocks: rand.New(rand.NewPCG(o.seed, 5))}
 	if w.repo, err = os.Getwd(); err != nil {
 		return nil, err
 	}
@@ -97,14 +102,18 @@ func (w *world) build() error {
 	if _, err := os.Stat(filepath.Join(w.repo, "cmd", "belfry")); err != nil {
 		return errors.New("run it in Belfry's repository: make soak")
 	}
-	_, err := command(w.repo, nil, "go", "build", "-o", filepath.Join(w.dir, "belfry"), "./cmd/belfry")
+	files, err := overlay(w.dir)
+	if err != nil {
+		return err
+	}
+	_, err = command(w.repo, nil, "go", "build", "-overlay", files, "-o", filepath.Join(w.dir, "belfry"), "./cmd/belfry")
 	return err
 }
 
 func (w *world) belfry() string { return filepath.Join(w.dir, "belfry") }
 
-// skew is how far the providers' clock is from the roles': Apple and Google take a token that is a minute off.
-func (w *world) skew() time.Duration { return time.Duration(w.seed%91)*time.Second - 45*time.Second }
+// skew is how far the providers' clock is off.
+func (w *world) skew() time.Duration { return time.Duration(w.seed%51)*time.Second - 25*time.Second }
 
 // startSimulator starts it on 127.0.0.2, under the name of 127.0.0.1, where the proxies are.
 func (w *world) startSimulator() error {
@@ -207,7 +216,7 @@ func (w *world) startRoles() error {
 func (w *world) instance(role, suffix string) *instance {
 	name := role + "-" + suffix
 	_, platform, _ := strings.Cut(role, ".")
-	return &instance{role: role, platform: platform, process: &process{
+	return &instance{w: w, role: role, platform: platform, process: &process{
 		name: name, dir: w.dir, args: []string{w.belfry(), "serve"},
 		env: append(slices.Clone(w.env), "BELFRY_ROLES="+role, "BELFRY_INSTANCE="+name),
 	}}
