@@ -13,8 +13,8 @@ import (
 const envPrefix = "BELFRY_"
 
 // otherVariables begin with BELFRY_ too, but are not part of the configuration: those of the command line and of tests
-// (failpoint/ too), and the links that Kubernetes puts into every container for a service named belfry or belfry-something.
-var otherVariables = regexp.MustCompile(`^BELFRY_(SERVER|KEY|CONFIG|FAILPOINT|TEST_.*|` +
+// (failpoint/ and the soak's clocks too), and the links that Kubernetes puts into every container for a service named belfry or belfry-something.
+var otherVariables = regexp.MustCompile(`^BELFRY_(SERVER|KEY|CONFIG|FAILPOINT|CLOCK_SKEW|TEST_.*|` +
 	`(.+_)?SERVICE_(HOST|PORT(_.+)?)|(.+_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // override puts the BELFRY_ variables over what the file says. Each is parsed alone, so that a fault names it.

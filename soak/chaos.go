@@ -70,6 +70,9 @@ func (c *chaos) add(role string, points ...string) {
 	}
 }
 
+// replayStrike is how many strikes have one of a replay among them, so that also a minute of soak has one.
+const replayStrike = 6
+
 // run strikes until ctx ends, then heals everything.
 func (c *chaos) run(ctx context.Context) {
 	type kind struct {
@@ -82,7 +85,6 @@ func (c *chaos) run(ctx context.Context) {
 		{"SIGTERM", 6, c.restart},
 		{"SIGSTOP", 8, c.freeze},
 		{"failpoint", 20, c.failpoint},
-		{"replay", 10, c.replay},
 		{"rebalance", 7, c.storm},
 		{"broker SIGKILL", 4, c.killBroker},
 		{"broker SIGSTOP", 3, c.freezeBroker},
@@ -99,8 +101,12 @@ func (c *chaos) run(ctx context.Context) {
 	for _, k := range kinds {
 		total += k.weight
 	}
-	for ctx.Err() == nil {
+	for strike := 0; ctx.Err() == nil; strike++ {
 		n := c.rng.IntN(total)
+		if strike%replayStrike == replayStrike/2 {
+			c.replay(ctx, strike/replayStrike)
+			n = total // and nothing else
+		}
 		for _, k := range kinds {
 			if n -= k.weight; n < 0 {
 				k.strike(ctx)
@@ -228,8 +234,8 @@ func (c *chaos) failpoint(ctx context.Context) {
 	c.arm(ctx, i, at.point, hit)
 }
 
-// arm restarts a process so that it kills itself when it passes a point for the so manyeth time, waits for that, and
-// starts it again.
+// arm restarts a process so that it kills itself at the hit-th time that it passes a point, waits for that, and starts
+// it again.
 func (c *chaos) arm(ctx context.Context, i *instance, point string, hit int) {
 	e := c.on("failpoint", i, fmt.Sprintf("%s:%d", point, hit))
 	c.check(i.stop())
@@ -245,13 +251,15 @@ func (c *chaos) arm(ctx context.Context, i *instance, point string, hit int) {
 	c.end(e, fired)
 }
 
-// replay has deliveries die for want of an answer, and then the process that sends them again. Of the load's replays the
-// next one comes soon, and each passes its checkpoint twice at least on each platform.
-func (c *chaos) replay(ctx context.Context) {
-	points := []string{failpoint.ReplayCheckpoint, failpoint.ReplayCheckpoint, failpoint.Produced, failpoint.Offsets, failpoint.AfterCommit}
+// replay has deliveries die for want of an answer, and then kills the process that sends them again, at the n-th of its
+// points. Of the load's replays the next one comes soon, and each passes its checkpoint twice at least on each platform.
+func (c *chaos) replay(ctx context.Context, n int) {
+	points := []string{
+		failpoint.ReplayCheckpoint, failpoint.Produced, failpoint.ReplayCheckpoint, failpoint.Offsets, failpoint.ReplayCheckpoint, failpoint.AfterCommit,
+	}
 	platform := schemas.PlatformName(schemas.Platforms[c.rng.IntN(len(schemas.Platforms))])
-	point, hit := points[c.rng.IntN(len(points))], 1+c.rng.IntN(6)
-	c.during(ctx, "unanswered", platform, simulator.Fault{Kind: simulator.Reset, Platform: platform, Rate: 0.1, AfterAccepting: c.rng.IntN(2) == 0})
+	point, hit := points[n%len(points)], 1+c.rng.IntN(6)
+	c.during(ctx, "unanswered", platform, simulator.Fault{Kind: simulator.Reset, Platform: platform, Rate: 0.5, AfterAccepting: c.rng.IntN(2) == 0})
 	c.arm(ctx, c.w.of("replay")[0], point, hit)
 }
 

@@ -231,9 +231,9 @@ func (l *load) campaign(ctx context.Context, n int, wg *sync.WaitGroup) {
 	wg.Go(func() { l.meddle(ctx, c, n) })
 }
 
-// onUnknown has every third campaign drop what a provider did not answer: that is dead, and a replay's business.
+// onUnknown has every other campaign drop what a provider did not answer: that is dead, and a replay's business.
 func onUnknown(n int) string {
-	if n%3 == 1 {
+	if n%2 == 1 {
 		return "drop"
 	}
 	return "resend"
