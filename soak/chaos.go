@@ -231,12 +231,12 @@ func (c *chaos) failpoint(ctx context.Context) {
 	if at.point == failpoint.Retry {
 		c.refuse(ctx, i.platform)
 	}
-	c.arm(ctx, i, at.point, hit)
+	c.arm(ctx, i, at.point, hit, 12*time.Second)
 }
 
-// arm restarts a process so that it kills itself at the hit-th time that it passes a point, waits for that, and starts
+// arm restarts a process so that it kills itself at the hit-th time that it passes a point, waits for that within a limit, and starts
 // it again.
-func (c *chaos) arm(ctx context.Context, i *instance, point string, hit int) {
+func (c *chaos) arm(ctx context.Context, i *instance, point string, hit int, limit time.Duration) {
 	e := c.on("failpoint", i, fmt.Sprintf("%s:%d", point, hit))
 	c.check(i.stop())
 	c.check(i.start(fmt.Sprintf("BELFRY_FAILPOINT=%s:%d", point, hit)))
@@ -244,7 +244,7 @@ func (c *chaos) arm(ctx context.Context, i *instance, point string, hit int) {
 		c.pause(ctx, 4*time.Second)
 		i.signal(syscall.SIGTERM)
 	}
-	fired := i.wait(12*time.Second) && i.killedBy() == syscall.SIGKILL
+	fired := i.wait(limit) && i.killedBy() == syscall.SIGKILL
 	c.died(e)
 	c.check(i.stop())
 	c.check(i.start())
@@ -260,7 +260,7 @@ func (c *chaos) replay(ctx context.Context, n int) {
 	platform := schemas.PlatformName(schemas.Platforms[c.rng.IntN(len(schemas.Platforms))])
 	point, hit := points[n%len(points)], 1+c.rng.IntN(6)
 	c.during(ctx, "unanswered", platform, simulator.Fault{Kind: simulator.Reset, Platform: platform, Rate: 0.5, AfterAccepting: c.rng.IntN(2) == 0})
-	c.arm(ctx, c.w.of("replay")[0], point, hit)
+	c.arm(ctx, c.w.of("replay")[0], point, hit, 30*time.Second) // a busy machine may take so long to the next replay
 }
 
 // refuse has a provider refuse some requests for a moment, so that something comes back from a retry topic.
