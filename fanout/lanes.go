@@ -74,7 +74,7 @@ func (l *lanes) drainRate(p pb.Platform, now time.Time) float64 {
 
 // parkBudget is how many of an app's deliveries may be parked at one destination before its chunks wait. It is what an
 // outage takes in, whatever its length: more of it would let the app's other destinations go on for longer, and have more
-// to bring back.
+// to bring back. A lane has the same budget (senders/budget.go).
 const parkBudget = 50_000
 
 // shut says that more deliveries of an app on a platform would only be parked too: every destination waits or is stopped,

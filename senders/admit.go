@@ -85,7 +85,7 @@ func (l *Lane) place(a *admission, j *job, now time.Time) (Verdict, *unreadable)
 		return refusal(refused, ScopeDevice), nil
 	}
 	to := a.load(l, where)
-	if due := time.UnixMilli(d.DueAt); d.Parked && now.Before(due) {
+	if due := time.UnixMilli(d.DueAt); d.Parked && d.LastCode != codePaused && now.Before(due) {
 		to.to.unpark(due)
 	}
 	to.jobs = append(to.jobs, j)

@@ -46,11 +46,11 @@ func (l *Lane) later(p *packer, j *job, v Verdict, now time.Time) {
 func (l *Lane) postpone(p *packer, j *job, v Verdict, wait time.Duration, now time.Time) {
 	d := j.delivery
 	tier, due := retryAt(wait, now)
-	if due.UnixMilli() >= d.ExpiresAt {
+	switch {
+	case v.Next == putOff:
+		tier, due = parkAt(wait, d.ExpiresAt, now)
+	case due.UnixMilli() >= d.ExpiresAt:
 		tier, due = retryAt(v.After, now)
-	}
-	if due.UnixMilli() >= d.ExpiresAt && v.Next == putOff {
-		tier, due = retryAt(0, now)
 	}
 	if due.UnixMilli() >= d.ExpiresAt {
 		l.end(p, j, expired, now)
@@ -75,4 +75,14 @@ func (l *Lane) postpone(p *packer, j *job, v Verdict, wait time.Duration, now ti
 func retryAt(wait time.Duration, now time.Time) (schemas.Tier, time.Time) {
 	tier := schemas.TierFor(wait)
 	return tier, now.Add(max(tier.Delay, wait))
+}
+
+// parkAt is retryAt for what is put off without an attempt. Before its end, Unix ms, it takes the longest tier that there
+// still is: a shorter one would send it round and round.
+func parkAt(wait time.Duration, expires int64, now time.Time) (schemas.Tier, time.Time) {
+	tier, due := retryAt(wait, now)
+	for i := len(schemas.Tiers) - 1; i >= 0 && due.UnixMilli() >= expires; i-- {
+		tier, due = retryAt(schemas.Tiers[i].Delay, now)
+	}
+	return tier, due
 }

@@ -60,8 +60,13 @@ type destination struct {
 	// slow, swept and called: see park.go.
 	slow          bool
 	swept, called time.Time
-	// parked counts what is in the retry topics on its account, by the second (Unix) in which it falls due.
-	parked map[int64]uint64
+	// wanted is how many more of those that are parked may come back, in the look of looked (park.go).
+	wanted int
+	looked time.Time
+	// crowding says that it had to make room at the last tick.
+	crowding bool
+	// parked is what is in the retry topics on its account within the budget, surplus what is beyond it (budget.go).
+	parked, surplus tally
 }
 
 const (
@@ -103,7 +108,7 @@ type common struct {
 func newDestination(where Destination, g *gates, c *common) *destination {
 	return &destination{
 		Destination: where, common: c, gates: g,
-		parked: map[int64]uint64{}, limit: newLimit(c.provider.Ceiling(where)), state: stateOpen,
+		limit: newLimit(c.provider.Ceiling(where)), state: stateOpen,
 	}
 }
 
@@ -283,7 +288,7 @@ func (d *destination) status(now time.Time) *pb.DestinationStatus {
 	defer d.mu.Unlock()
 	s := &pb.DestinationStatus{
 		App: d.App, Name: d.Name, State: d.state, Reason: d.reason,
-		InFlight: uint64(d.inFlight), Limit: uint64(d.limit.slots()), Parked: d.parkedCount(now),
+		InFlight: uint64(d.inFlight), Limit: uint64(d.limit.slots()), Parked: uint64(d.parked.count(now) + d.surplus.count(now)),
 	}
 	if d.state != stateOpen {
 		s.Until = d.until.UnixMilli()

@@ -22,7 +22,7 @@ type bench struct {
 	life     context.Context
 	stop     context.CancelFunc
 	common   common
-	budget   share
+	budget   budget
 	all      []*destination
 	valve    *valve
 	// restraints are what operators hold back.
@@ -35,7 +35,7 @@ type bench struct {
 func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*wire.Result, error)) *bench {
 	b := &bench{
 		t: t, provider: &fakeProvider{answer: answer, ceiling: 1000},
-		budget: share{records: 100, bytes: 1 << 20}, ended: map[*job]Verdict{}, restraints: map[control.Name]*pb.Restraint{},
+		budget: budget{share{records: 100, bytes: 1 << 20}, parkBudget, laneBudget}, ended: map[*job]Verdict{}, restraints: map[control.Name]*pb.Restraint{},
 	}
 	b.valve = newValve(fcm, bulk, b.restraint)
 	b.valve.own(1, 1)
@@ -96,16 +96,7 @@ func (b *bench) pass(span time.Duration) {
 	for end := time.Now().Add(span); time.Now().Before(end); {
 		time.Sleep(tickEvery)
 		synctest.Wait()
-		now := time.Now()
-		idle := 0
-		for _, d := range b.all {
-			if d.idle(now) {
-				idle++
-			}
-		}
-		for _, d := range b.all {
-			d.tick(now, idle > 0, b.budget)
-		}
+		tend(b.all, time.Now(), b.budget)
 		synctest.Wait()
 	}
 }
@@ -168,8 +159,8 @@ func TestStuckDestinationHoldsNobodyElse(t *testing.T) {
 			t.Fatalf("%d deliveries left a destination that has hung for a second only", got)
 		}
 		b.pass(3 * time.Second)
-		if queued := stuck.shares[0].records; queued > b.budget.records {
-			t.Errorf("after 3 s without an answer it holds %d records of a partition's window, of at most %d", queued, b.budget.records)
+		if queued := stuck.shares[0].records; queued > b.budget.window.records {
+			t.Errorf("after 3 s without an answer it holds %d records of a partition's window, of at most %d", queued, b.budget.window.records)
 		}
 		b.pass(8 * time.Second)
 		if got := b.count(held); got[putOff] != 1000-startLimit || got[Later] != startLimit {
@@ -213,7 +204,7 @@ func TestWaitingProbesOneAtATimeAndNotBeforeRetryAfter(t *testing.T) {
 		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) { return retryAfter(429, 30) })
 		b.provider.ceiling = 1
 		d := b.destination("f")
-		b.budget.records = 1000
+		b.budget.window.records = 1000
 		first := b.push(d, 50)
 		synctest.Wait()
 		if got := b.requestsTo(d); got != 1 {
@@ -426,12 +417,12 @@ func TestSlowDestinationMakesRoomForOthers(t *testing.T) {
 			b.push(quick, 5)
 			b.pass(time.Second)
 		}
-		if got := slow.shares[0].records; got > b.budget.records {
-			t.Errorf("holds %d records while others want for work, of at most %d", got, b.budget.records)
+		if got := slow.shares[0].records; got > b.budget.window.records {
+			t.Errorf("holds %d records while others want for work, of at most %d", got, b.budget.window.records)
 		}
 		b.push(slow, 2000)
 		b.pass(tickEvery)
-		if got := slow.shares[0].records; got > b.budget.records {
+		if got := slow.shares[0].records; got > b.budget.window.records {
 			t.Errorf("filled the window again with %d records", got)
 		}
 	})

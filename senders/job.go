@@ -96,7 +96,7 @@ func (j *job) check(now time.Time) (Verdict, bool) {
 	case pb.CampaignState_CAMPAIGN_STATE_CANCELLED:
 		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_CANCELLED, Code: "cancelled"}, false
 	case pb.CampaignState_CAMPAIGN_STATE_PAUSED:
-		return Verdict{Next: putOff, Code: "paused", After: j.run.pausedFor(now)}, false
+		return Verdict{Next: putOff, Code: codePaused, After: j.run.pausedFor(now)}, false
 	default:
 		return Verdict{}, true
 	}

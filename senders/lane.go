@@ -31,7 +31,7 @@ type Lane struct {
 	Options
 	name     string // as in slog: apns.bulk
 	consumer *stream.Consumer
-	budget   share
+	budget   budget
 	valve    *valve
 	messages inlineMessages
 	// results is the topic of outcomes.
@@ -72,7 +72,7 @@ func NewLane(o Options) *Lane {
 	l := &Lane{
 		Options:      o,
 		name:         name,
-		budget:       share{windowRecords / shareOf, windowBytes / shareOf},
+		budget:       budget{share{windowRecords / shareOf, windowBytes / shareOf}, parkBudget, laneBudget},
 		valve:        newValve(o.Provider.Platform(), o.Class, o.Control.Get),
 		destinations: map[Destination]*destination{},
 		assignments:  map[int32]context.Context{},
@@ -153,18 +153,14 @@ func (l *Lane) tick(now time.Time) {
 			d.release()
 		}
 	}
-	var idle, busiest int
+	busiest := 0
 	for _, d := range all {
-		if d.idle(now) {
-			idle++
-		}
 		busiest = max(busiest, d.flying())
 	}
 	l.cores.adjust(busiest)
-	for _, d := range all {
-		// One with a queue is not idle itself, and one without has nothing to put off.
-		d.tick(now, idle > 0, l.budget)
-	}
+	b := l.budget
+	b.parked, b.lane = int(l.valve.share(float64(b.parked))), int(l.valve.share(float64(b.lane)))
+	tend(all, now, b)
 }
 
 // all lists the destinations.

@@ -1,13 +1,14 @@
 package senders
 
 import (
+	"math"
 	"time"
 )
 
-// Parking keeps a destination that does not move from filling the window that all share. One record left waiting would in
+// Parking keeps destinations that do not move from filling the window that all share. One record left waiting would in
 // time hold up everything behind it on its partition: so a record waits for a stuck destination for at most patience, and
-// all of a destination's together take at most a share of the window. The rest goes to a retry topic and comes back: at
-// the latest when its time there is over, and as soon as the destination goes on (retry.go).
+// those of all that are stuck together take at most a share of the window. The rest goes to a retry topic and comes back:
+// at the latest when its time there is over, and as soon as the destination goes on (retry.go).
 //
 // A destination that merely is the busiest is not stuck: its backlog belongs in the window, and backpressure holds the
 // topic. It must make room when nothing moves, or when the provider, an operator or a rate, not this machine, sets a slow
@@ -15,7 +16,8 @@ import (
 //
 // An outage does not go round and round, because the time in the retry topics grows with it: a record takes at most
 // parkRounds of them in the first hour, and six in each that follows. And it does not take in the backlog, because the
-// expanders hold an app's chunks back once many of its deliveries are parked at one destination (fanout/lanes.go).
+// expanders hold an app's chunks back once many of its deliveries are parked at one destination (fanout/lanes.go). What
+// comes all the same when a budget is full takes one round an hour (budget.go).
 const (
 	patience = 5 * time.Second
 	// stalledFor is how long nothing moves before the destination counts as stuck. A short Retry-After is not worth copying
@@ -23,8 +25,6 @@ const (
 	stalledFor = 2 * time.Second
 	// slowAnswer is an answer's time that this machine alone does not make.
 	slowAnswer = time.Second
-	// shareOf is the part of a partition's window, one in so many, that a stuck destination may hold.
-	shareOf = 4
 	// parkShortest and parkLongest bound the time in a retry topic.
 	parkShortest, parkLongest = 5 * time.Second, 10 * time.Minute
 	parkRounds                = 12
@@ -32,6 +32,8 @@ const (
 
 // Why a delivery was put off, beside the destination's own reason.
 const (
+	codePaused = "paused" // its campaign is
+
 	codeHeld = "held" // an operator paused its app or destination
 	codePace = "pace" // its campaign's rate
 	codeRate = "rate" // its app's or destination's
@@ -54,15 +56,9 @@ func (d *destination) account(j *job, n int) {
 	d.shares[at].bytes += int64(n * len(j.task.Value))
 }
 
-// idle says that the destination is at work and would take more than it gets.
-func (d *destination) idle(now time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.state == stateOpen && d.queue.len() == 0 && now.Sub(d.well) < 10*time.Second
-}
-
 // wants says that a parked delivery should come back before its time: the destination has room, or lacks one to probe
-// with.
+// with. All that it is asked about in one look have the same now; no more of them are wanted than it can begin within a
+// second, or those beyond would only be put off once more.
 func (d *destination) wants(now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -70,7 +66,11 @@ func (d *destination) wants(now time.Time) bool {
 		return false
 	}
 	if d.state == stateOpen {
-		return !d.slow && now.Sub(d.starved) > starvedFor && d.queue.len() < d.slots()
+		if !now.Equal(d.looked) {
+			d.looked, d.wanted = now, d.takes(now)-d.queue.len()
+		}
+		d.wanted--
+		return d.wanted >= 0 && now.Sub(d.starved) > starvedFor
 	}
 	if d.queue.len() > 0 || d.probing || now.Before(d.until) || now.Sub(d.called) < patience {
 		return false
@@ -79,12 +79,40 @@ func (d *destination) wants(now time.Time) bool {
 	return true
 }
 
+// takes is how many requests may begin within a second, roughly. Called with mu held.
+func (d *destination) takes(now time.Time) int {
+	n := float64(d.slots()-d.inFlight) + d.drain(now)
+	if rate := d.slowest(); rate > 0 {
+		n = min(n, rate)
+	}
+	return int(math.Ceil(n))
+}
+
+// drain is how many requests it can end a second, by how long an answer takes, or is out already. Called with mu held.
+func (d *destination) drain(now time.Time) float64 {
+	latency := max(d.latency, time.Millisecond)
+	if d.inFlight > 0 {
+		latency = max(latency, now.Sub(d.moved()))
+	}
+	return float64(d.slots()) / latency.Seconds()
+}
+
+// moved is when it showed last that it is at work, or began to be asked. Called with mu held.
+func (d *destination) moved() time.Time {
+	if d.well.Before(d.busy) {
+		return d.busy
+	}
+	return d.well
+}
+
 // tick lets a probe go that is due, and puts off what the destination may not hold. othersIdle says that other
-// destinations of the lane want for work; budget is a destination's share of a partition's window.
-func (d *destination) tick(now time.Time, othersIdle bool, budget share) {
+// destinations of the lane want for work; b is what this one may take up. It returns by how many more are parked.
+func (d *destination) tick(now time.Time, othersIdle bool, b budget) int {
 	d.mu.Lock()
 	d.start(now)
-	moved := d.overdue(now, othersIdle, budget)
+	before := d.parked.count(now)
+	moved := d.overdue(now, othersIdle, b)
+	parked := d.parked.count(now) - before
 	over := d.over(now)
 	d.mu.Unlock()
 	for i := range moved {
@@ -97,6 +125,7 @@ func (d *destination) tick(now time.Time, othersIdle bool, budget share) {
 		moved = append(moved, ended{j, v})
 	}
 	d.finish(moved, now)
+	return parked
 }
 
 // over takes out what needs no request any more, once a second while the lane is paused: cancelled, or expired. Otherwise
@@ -123,23 +152,33 @@ func (d *destination) takeOut(match func(*job) bool) []*job {
 }
 
 // overdue takes out of the queue what is to be put off. Called with mu held.
-func (d *destination) overdue(now time.Time, othersIdle bool, budget share) []ended {
+func (d *destination) overdue(now time.Time, othersIdle bool, b budget) []ended {
 	stuck := d.stuck(now, othersIdle)
-	if !stuck && now.Sub(d.paced) > starvedFor {
+	d.crowding = stuck || now.Sub(d.paced) <= starvedFor
+	if !d.crowding {
 		return nil
 	}
-	before := int(d.parkedCount(now))
-	var out []ended
-	for _, j := range d.takeOut(func(j *job) bool {
+	moved := d.takeOut(func(j *job) bool {
 		paced := !stuck && j.run != nil && j.run.flow.starved(now)
 		if !stuck && !paced {
 			return false
 		}
 		s := d.shares[j.task.Partition]
-		full := s.records > budget.records || s.bytes > budget.bytes
+		full := s.records > b.window.records || s.bytes > b.window.bytes
 		return full || now.Sub(j.queued) >= patience && (stuck || othersIdle)
-	}) {
-		out = append(out, ended{j, d.away(j, before+len(out), stuck, now)})
+	})
+	before := d.parked.count(now)
+	room := min(b.parked-before, b.lane)
+	out := make([]ended, len(moved))
+	for i, j := range moved {
+		v := d.away(j, before+i, stuck, now)
+		to := &d.parked
+		if i >= room {
+			v.After, to = surplusFor, &d.surplus
+		}
+		_, due := parkAt(v.After, j.expires, now)
+		to.add(due)
+		out[i] = ended{j, v}
 	}
 	return out
 }
@@ -162,10 +201,9 @@ func (d *destination) away(j *job, n int, stuck bool, now time.Time) Verdict {
 		v.After = turnAt(n, rate)
 	default:
 		v.Code = codeSlow
+		v.After = turnAt(n, d.drain(now))
 	}
 	v.After = min(max(v.After, parkShortest), parkLongest)
-	_, due := retryAt(v.After, now)
-	d.parked[due.Unix()]++
 	return v
 }
 
@@ -192,11 +230,7 @@ func (d *destination) stuck(now time.Time, othersIdle bool) bool {
 	if d.state != stateOpen {
 		return now.Sub(d.since) > stalledFor
 	}
-	moved := d.well
-	if moved.Before(d.busy) {
-		moved = d.busy
-	}
-	stalled := d.inFlight > 0 && now.Sub(moved) > stalledFor
+	stalled := d.inFlight > 0 && now.Sub(d.moved()) > stalledFor
 	behind := othersIdle && now.Sub(first.queued) > patience
 	ownPace := d.latency > slowAnswer || d.limit.slots() < reopenLimit || now.Sub(d.starved) < starvedFor
 	// Once slow it stays so at that pace: else it would fill the window again after each clearing.
@@ -204,28 +238,13 @@ func (d *destination) stuck(now time.Time, othersIdle bool) bool {
 	return d.slow || stalled
 }
 
-// parkedCount is how many deliveries are in the retry topics on this destination's account. Called with mu held.
-func (d *destination) parkedCount(now time.Time) (n uint64) {
-	for due, parked := range d.parked {
-		if due < now.Unix() {
-			delete(d.parked, due)
-			continue
-		}
-		n += parked
-	}
-	return n
-}
-
-// unpark notes that a delivery is back before its time.
+// unpark notes that a delivery is back before its time. One of the surplus can be taken for one that falls due in the same
+// second: both are back soon then.
 func (d *destination) unpark(due time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	// It was written a little later than it was counted.
-	for _, second := range []int64{due.Unix(), due.Unix() - 1} {
-		if d.parked[second] > 0 {
-			d.parked[second]--
-			return
-		}
+	if !d.parked.remove(due) {
+		d.surplus.remove(due)
 	}
 }
 

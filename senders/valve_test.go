@@ -110,7 +110,7 @@ func TestRatesAreKept(t *testing.T) {
 				b := newBench(t, takes(5*time.Millisecond))
 				b.provider.rate = tt.quota
 				b.valve.own(6, 12)
-				b.budget = share{1 << 20, 1 << 40}
+				b.budget.window = share{1 << 20, 1 << 40}
 				for n, rate := range tt.restraints {
 					b.restrain(n, &pb.Restraint{PerSecond: rate})
 				}
@@ -149,7 +149,7 @@ func TestCampaignsPaceIsKeptInTheLane(t *testing.T) {
 			t.Errorf("%d went in 10 s at 10/s", got[End])
 		}
 		// 900 others would fill the window; what it may not hold waits elsewhere for its turn.
-		if held := d.shares[0].records; held > b.budget.records {
+		if held := d.shares[0].records; held > b.budget.window.records {
 			t.Errorf("%d records of the window are held", held)
 		}
 		var last time.Duration
@@ -179,7 +179,7 @@ func TestSmallCampaignIsNotBehindALargeOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, takes(20*time.Millisecond))
 		b.provider.ceiling = 32
-		b.budget = share{1 << 20, 1 << 40}
+		b.budget.window = share{1 << 20, 1 << 40}
 		d := b.destination("w")
 		for _, j := range b.ofRun(d, "large", nil, 10_000) {
 			d.push([]*job{j}, time.Now())
