@@ -141,7 +141,7 @@ type FCM struct {
 	URL                string `yaml:"url" doc:"Instead of https://fcm.googleapis.com: a simulator or a gateway"`
 	TokenURL           string `yaml:"token_url" doc:"Instead of the token_uri in the service account"`
 	CAFile             string `yaml:"ca_file" doc:"Certificates to trust for both, PEM. Left out: the system's"`
-	PerMinute          int    `yaml:"per_minute" doc:"The project's quota: the most campaign messages a minute, of all instances together. Left out: 600000, which Google gives every project"`
+	PerMinute          int    `yaml:"per_minute" doc:"The project's quota: the most messages a minute, urgent and campaigns' together, of all instances. Left out: 600000, which Google gives every project"`
 }
 
 // WebPush is what an app is to browsers: its VAPID key pair (RFC 8292).

@@ -71,8 +71,9 @@ func TestAllocationsFromQueueToAnswer(t *testing.T) {
 		ends += len(done)
 		l.recycle(done)
 	}
-	valve := newValve(fcm, bulk, (&bench{}).restraint)
-	d := newDestination(Destination{App: "shop", Name: "w"}, valve.gates(Destination{}, 0), &l.common)
+	valve := newValve(fcm, bulk, (&bench{}).restraint, NewRates())
+	valve.own(1, 1)
+	d := newDestination(Destination{App: "shop", Name: "w"}, valve.gates(Destination{App: "shop", Name: "w"}, 1e9), &l.common)
 	task := &stream.Task{Value: value}
 	ctx, now := context.Background(), time.Now()
 	jobs := make([]*job, 0, batchAtMost)

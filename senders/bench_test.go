@@ -30,7 +30,7 @@ func BenchmarkLane(b *testing.B) {
 	streamtest.Run(b, runs.Run)
 	b.ReportAllocs()
 	b.ResetTimer()
-	streamtest.Run(b, NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(b, k)}).Run)
+	streamtest.Run(b, NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(b, k), Rates: NewRates()}).Run)
 	n := 0
 	streamtest.Read(b, k, func(r *kgo.Record) bool {
 		batch := &pb.ResultBatch{}

@@ -227,7 +227,7 @@ func TestBacklogAboveTheBudgetEndsOnce(t *testing.T) {
 	}}
 	runs := NewRuns(k, fcm)
 	streamtest.Run(t, runs.Run)
-	l := NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(t, k), Timeout: 4 * time.Second})
+	l := NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(t, k), Rates: NewRates(), Timeout: 4 * time.Second})
 	l.budget.parked, l.budget.lane = budgeted, 2*budgeted
 	streamtest.Run(t, l.Run)
 	streamtest.Run(t, newRetry(k, p, map[pb.Class]*Lane{bulk: l}).run)

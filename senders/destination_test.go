@@ -24,7 +24,8 @@ type bench struct {
 	common   common
 	budget   budget
 	all      []*destination
-	valve    *valve
+	// valve is the bulk lane's, and of most destinations; urgent is of the other lane.
+	valve, urgent *valve
 	// restraints are what operators hold back.
 	restraints map[control.Name]*pb.Restraint
 
@@ -37,8 +38,9 @@ func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*wire.
 		t: t, provider: &fakeProvider{answer: answer, ceiling: 1000},
 		budget: budget{share{records: 100, bytes: 1 << 20}, parkBudget, laneBudget}, ended: map[*job]Verdict{}, restraints: map[control.Name]*pb.Restraint{},
 	}
-	b.valve = newValve(fcm, bulk, b.restraint)
-	b.valve.own(1, 1)
+	rates := NewRates()
+	b.valve, b.urgent = newValve(fcm, bulk, b.restraint, rates), newValve(fcm, pb.Class_CLASS_URGENT, b.restraint, rates)
+	b.own(1, 1)
 	b.life, b.stop = context.WithCancel(t.Context())
 	b.provider.ctx = b.life
 	b.common = common{provider: b.provider, timeout: 10 * time.Second, life: b.life, log: slog.New(slog.DiscardHandler), finish: b.finish}
@@ -46,9 +48,18 @@ func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*wire.
 	return b
 }
 
-func (b *bench) destination(name string) *destination {
+// own gives this instance so many of each lane's partitions.
+func (b *bench) own(partitions, all int) {
+	b.valve.own(partitions, all)
+	b.urgent.own(partitions, all)
+}
+
+func (b *bench) destination(name string) *destination { return b.behind(b.valve, name) }
+
+// behind is a destination in the lane of a valve.
+func (b *bench) behind(v *valve, name string) *destination {
 	where := Destination{App: "shop", Name: name}
-	d := newDestination(where, b.valve.gates(where, b.provider.rate), &b.common)
+	d := newDestination(where, v.gates(where, b.provider.rate), &b.common)
 	b.all = append(b.all, d)
 	return d
 }
@@ -85,7 +96,7 @@ func (b *bench) job(d *destination, ttl time.Duration) *job {
 	return &job{
 		expires: at, ctx: b.t.Context(), task: &stream.Task{Value: []byte("record")},
 		delivery: &pb.Delivery{
-			App: d.App, ExpiresAt: at,
+			App: d.App, Class: d.class, ExpiresAt: at,
 			Target: &pb.Target{Kind: &pb.Target_Fcm{Fcm: &pb.FcmTarget{Token: d.Name}}},
 		},
 	}
@@ -96,7 +107,15 @@ func (b *bench) pass(span time.Duration) {
 	for end := time.Now().Add(span); time.Now().Before(end); {
 		time.Sleep(tickEvery)
 		synctest.Wait()
-		tend(b.all, time.Now(), b.budget)
+		for _, lane := range []*valve{b.urgent, b.valve} {
+			var all []*destination
+			for _, d := range b.all {
+				if d.valve == lane {
+					all = append(all, d)
+				}
+			}
+			tend(all, time.Now(), b.budget)
+		}
 		synctest.Wait()
 	}
 }

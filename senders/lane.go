@@ -18,15 +18,16 @@ type Options struct {
 	Kafka    *stream.Kafka
 	Provider Provider
 	Class    pb.Class
-	// Runs and Control are shared by all lanes of a platform in a process, and run by whoever made them.
+	// Runs, Control and Rates are shared by all lanes of a platform in a process; the first two are run by whoever made them.
 	Runs    *Runs
 	Control *control.View
+	Rates   *Rates
 	// Timeout is how long one request may take. 0 means 10 s, the least that FCM asks for.
 	Timeout time.Duration
 }
 
-// Lane sends the deliveries of one platform and class. It shares nothing with other lanes but the provider's tokens and
-// the view of the campaigns.
+// Lane sends the deliveries of one platform and class. It shares nothing with other lanes but the provider's tokens, the
+// view of the campaigns, and with the platform's other class the rates that hold for both.
 type Lane struct {
 	Options
 	name     string // as in slog: apns.bulk
@@ -73,7 +74,7 @@ func NewLane(o Options) *Lane {
 		Options:      o,
 		name:         name,
 		budget:       budget{share{windowRecords / shareOf, windowBytes / shareOf}, parkBudget, laneBudget},
-		valve:        newValve(o.Provider.Platform(), o.Class, o.Control.Get),
+		valve:        newValve(o.Provider.Platform(), o.Class, o.Control.Get, o.Rates),
 		destinations: map[Destination]*destination{},
 		assignments:  map[int32]context.Context{},
 		results:      schemas.TopicResults(o.Provider.Platform()),
@@ -236,13 +237,8 @@ func (l *Lane) destination(where Destination) *destination {
 	defer l.mu.Unlock()
 	d, ok := l.destinations[where]
 	if !ok {
-		quota := 0.0
-		if l.Class == pb.Class_CLASS_BULK {
-			// What somebody waits for is few, and is not held back for the sake of a campaign: the provider says if it is too much.
-			quota = l.Provider.Rate(where)
-		}
 		where = where.Clone()
-		d = newDestination(where, l.valve.gates(where, quota), &l.common)
+		d = newDestination(where, l.valve.gates(where, l.Provider.Rate(where)), &l.common)
 		l.destinations[where] = d
 	}
 	return d

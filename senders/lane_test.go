@@ -58,7 +58,7 @@ func lane(t *testing.T, k *stream.Kafka, p *fakeProvider) {
 	p.platform = fcm
 	runs := NewRuns(k, fcm)
 	streamtest.Run(t, runs.Run)
-	streamtest.Run(t, NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(t, k)}).Run)
+	streamtest.Run(t, NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(t, k), Rates: NewRates()}).Run)
 }
 
 // watched is a view of control that runs until the test ends.
@@ -442,7 +442,7 @@ func TestStatusIsTold(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(t, k)}).Run(ctx)
+		done <- NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(t, k), Rates: NewRates()}).Run(ctx)
 	}()
 	stopping := false
 	streamtest.Read(t, k, func(r *kgo.Record) bool {

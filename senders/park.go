@@ -33,11 +33,10 @@ const (
 // Why a delivery was put off, beside the destination's own reason.
 const (
 	codePaused = "paused" // its campaign is
-
-	codeHeld = "held" // an operator paused its app or destination
-	codePace = "pace" // its campaign's rate
-	codeRate = "rate" // its app's or destination's
-	codeSlow = "slow"
+	codeHeld   = "held"   // an operator paused its app or destination
+	codePace   = "pace"   // its campaign's rate
+	codeRate   = "rate"   // its app's or destination's
+	codeSlow   = "slow"
 )
 
 // share is a part of one partition's window.
@@ -82,7 +81,7 @@ func (d *destination) wants(now time.Time) bool {
 // takes is how many requests may begin within a second, roughly. Called with mu held.
 func (d *destination) takes(now time.Time) int {
 	n := float64(d.slots()-d.inFlight) + d.drain(now)
-	if rate := d.slowest(); rate > 0 {
+	if rate := d.slowest(); rate >= 0 {
 		n = min(n, rate)
 	}
 	return int(math.Ceil(n))

@@ -56,9 +56,9 @@ func (s *Platform) Run(ctx context.Context) error {
 	lean(s.runs.Run)
 	lean(s.control.Run)
 	lean(s.provider.Run)
-	lanes := map[pb.Class]*Lane{}
+	lanes, rates := map[pb.Class]*Lane{}, NewRates()
 	for _, class := range schemas.Classes {
-		l := NewLane(Options{Kafka: s.kafka, Provider: s.provider, Class: class, Runs: s.runs, Control: s.control, Timeout: s.Timeout})
+		l := NewLane(Options{Kafka: s.kafka, Provider: s.provider, Class: class, Runs: s.runs, Control: s.control, Rates: rates, Timeout: s.Timeout})
 		lanes[class] = l
 		working.Go(func() error { return l.Run(ctx) })
 	}

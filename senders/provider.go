@@ -44,7 +44,7 @@ type Provider interface {
 	Ceiling(d Destination) int
 
 	// Rate is the most requests a second that the provider takes from all instances together to a destination, or 0 when it
-	// names no such number. Bulk lanes keep to it.
+	// names no such number. Both classes' lanes keep to it together.
 	Rate(d Destination) float64
 
 	// Refresh says that the provider refused the destination's token, and returns at once. Run then renews it, once however

@@ -83,23 +83,33 @@ func (d *destination) begin(s *scratch, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ready(now) {
-		tempo := d.tempo()
+		purse := d.draw(d.most(), now)
 		for len(s.jobs) < batchAtMost && d.room(now) {
-			j := d.queue.pop(func(j *job) bool { return d.let(j, &tempo, now) })
+			j := d.queue.pop(func(j *job) bool { return d.let(j, &purse, now) })
 			if j == nil {
 				break
 			}
 			d.account(j, -1)
 			if v, ok := j.check(now); !ok {
 				s.over = append(s.over, ended{j, v})
+				purse.left++
 				continue
 			}
 			d.fly(j, now)
 			s.jobs = append(s.jobs, j)
 		}
+		d.giveBack(&purse, len(d.flows), purse.left)
 	}
 	d.pumping = len(s.jobs)+len(s.over) > 0
 	return d.pumping
+}
+
+// most is how many requests the next batch may have. Called with mu held, when one may begin.
+func (d *destination) most() int {
+	if d.state != stateOpen {
+		return 1
+	}
+	return min(batchAtMost, d.queue.len(), d.slots()-d.inFlight)
 }
 
 // fly counts a job among those in flight. Called with mu held.

@@ -1,16 +1,60 @@
 package senders
 
 import (
+	"math"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/belfry/belfry/control"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
 const (
-	// saved is how much of its rate a bucket may save up. Ticks fill it ten times a second.
+	// saved is how much of its rate a bucket may save up, and how much what is urgent may take ahead. Ticks fill it ten times
+	// a second.
 	saved = 250 * time.Millisecond
 	// starvedFor is how long a refusal shows that a rate, and nothing else, sets the pace.
 	starvedFor = time.Second
 )
+
+// Rates are what the lanes of one platform in a process have in common: an app's rate and a destination's hold for urgent
+// and bulk together.
+type Rates struct {
+	// parts are how much of a lane's partitions this instance has, 0 to 1, float64s' bits, by class.
+	parts [pb.Class_CLASS_BULK + 1]atomic.Uint64
+
+	mu sync.Mutex // guards buckets
+	// buckets are as many as destinations, and apps.
+	buckets map[control.Name]*bucket
+}
+
+// NewRates makes them for the lanes of one platform.
+func NewRates() *Rates { return &Rates{buckets: map[control.Name]*bucket{}} }
+
+// own notes the part of a lane's partitions that this instance has.
+func (r *Rates) own(c pb.Class, part float64) { r.parts[c].Store(math.Float64bits(part)) }
+
+// part is what own noted.
+func (r *Rates) part(c pb.Class) float64 { return math.Float64frombits(r.parts[c].Load()) }
+
+// share is this instance's part of a rate that holds for both classes: the mean of its parts of their partitions, so that
+// all instances' parts add up to one, and none that has partitions of either has nothing.
+func (r *Rates) share(rate float64) float64 {
+	return rate * (r.part(pb.Class_CLASS_URGENT) + r.part(pb.Class_CLASS_BULK)) / 2
+}
+
+// bucket is the one that all lanes draw from under a name.
+func (r *Rates) bucket(n control.Name) *bucket {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.buckets[n]
+	if b == nil {
+		b = &bucket{}
+		r.buckets[n] = b
+	}
+	return b
+}
 
 // bucket lets through so many requests a second. Safe for concurrent use.
 type bucket struct {
@@ -21,26 +65,36 @@ type bucket struct {
 	refused time.Time
 }
 
-// take says whether one more request may go at this rate, per second. A rate of 0 lets none go.
-func (b *bucket) take(rate float64, now time.Time) bool {
+// draw takes up to n requests' tokens at this rate, per second, and says how many it got. A rate of 0 lets none go.
+//
+// Who may go ahead, which is what is urgent, may run into debt. So it does not wait for tokens that bulk took a moment before,
+// and when both want more than there is, bulk waits until the debt is paid: what both take adds up to the rate.
+func (b *bucket) draw(n int, rate float64, ahead bool, now time.Time) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	earned := rate * max(0, now.Sub(b.filled).Seconds())
-	b.tokens = min(max(1, rate*saved.Seconds()), b.tokens+earned)
+	most := max(1, rate*saved.Seconds())
+	b.tokens = min(most, b.tokens+rate*max(0, now.Sub(b.filled).Seconds()))
 	b.filled = now
-	if rate == 0 || b.tokens < 1 {
-		b.refused = now
-		return false
+	there := b.tokens
+	if ahead {
+		there += most
 	}
-	b.tokens--
-	return true
+	got := min(n, max(0, int(there)))
+	if rate == 0 {
+		got = 0
+	}
+	if got < n {
+		b.refused = now
+	}
+	b.tokens -= float64(got)
+	return got
 }
 
-// giveBack returns the token of a request that did not go after all.
-func (b *bucket) giveBack() {
+// giveBack returns the tokens of n requests that did not go after all.
+func (b *bucket) giveBack(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tokens++
+	b.tokens += float64(n)
 }
 
 // starved says that requests wait for its tokens.

@@ -1,8 +1,6 @@
 package senders
 
 import (
-	"math"
-	"sync/atomic"
 	"time"
 
 	"github.com/belfry/belfry/control"
@@ -10,28 +8,28 @@ import (
 )
 
 // valve is what holds a lane's requests back beyond the provider's answers: operators' restraints, and rates. A rate is
-// shared among instances by the lane's partitions that each has.
+// shared among instances by the partitions that each has.
 type valve struct {
 	// get looks a restraint up: control.View's.
 	get      func(control.Name) *pb.Restraint
 	platform pb.Platform
+	class    pb.Class
 	lane     control.Name
 	flow     bucket
-	// part of the lane's partitions that this instance has, a float64's bits.
-	part atomic.Uint64
+	rates    *Rates
 }
 
-func newValve(p pb.Platform, c pb.Class, get func(control.Name) *pb.Restraint) *valve {
-	return &valve{get: get, platform: p, lane: control.Lane(p, c)}
+func newValve(p pb.Platform, c pb.Class, get func(control.Name) *pb.Restraint, rates *Rates) *valve {
+	return &valve{get: get, platform: p, class: c, lane: control.Lane(p, c), rates: rates}
 }
 
 // own notes how many of the lane's partitions this instance has.
 func (v *valve) own(partitions, all int) {
-	v.part.Store(math.Float64bits(float64(partitions) / float64(max(partitions, all, 1))))
+	v.rates.own(v.class, float64(partitions)/float64(max(partitions, all, 1)))
 }
 
-// share is this instance's part of a rate.
-func (v *valve) share(rate float64) float64 { return rate * math.Float64frombits(v.part.Load()) }
+// share is this instance's part of a rate that is this lane's alone.
+func (v *valve) share(rate float64) float64 { return rate * v.rates.part(v.class) }
 
 // laneHeld says that an operator has paused the lane. What waits then waits in the window: it holds nobody else up.
 func (v *valve) laneHeld() bool { return v.get(v.lane).GetPaused() }
@@ -40,18 +38,20 @@ func (v *valve) laneHeld() bool { return v.get(v.lane).GetPaused() }
 type gates struct {
 	*valve
 	names [2]control.Name // the app's and its own
-	flows [2]bucket
+	// flows are the lane's, the app's and the destination's. Other destinations draw from the first two, and the other class's
+	// lane from the last two: so a batch of requests draws at once, not each.
+	flows [3]*bucket
 	// quota is the provider's, requests a second for all instances. 0: none.
-	quota     float64
-	quotaFlow bucket
+	quota float64
 	// starved is when a rate that is the app's or its own held a request back last, paced when a campaign's did.
 	starved, paced time.Time
 }
 
 func (v *valve) gates(d Destination, quota float64) *gates {
+	names := [2]control.Name{control.App(d.App), control.Destination(v.platform, d.App, d.Name)}
 	return &gates{
-		valve: v, quota: quota,
-		names: [2]control.Name{control.App(d.App), control.Destination(v.platform, d.App, d.Name)},
+		valve: v, quota: quota, names: names,
+		flows: [3]*bucket{&v.flow, v.rates.bucket(names[0]), v.rates.bucket(names[1])},
 	}
 }
 
@@ -65,64 +65,87 @@ func (g *gates) held() (control.Name, *pb.Restraint) {
 	return "", nil
 }
 
-// slowest is the lowest rate that the app or the destination has, for this instance, or 0 when there is none.
-func (g *gates) slowest() float64 {
-	slowest := g.quota
-	for _, name := range g.names {
-		if r := g.get(name).GetPerSecond(); r > 0 && (slowest == 0 || r < slowest) {
-			slowest = r
+// limits are this instance's parts of the rates of flows, requests a second. -1: none.
+func (g *gates) limits() [3]float64 {
+	own := g.get(g.names[1]).GetPerSecond()
+	if own == 0 || g.quota > 0 && g.quota < own {
+		own = g.quota
+	}
+	limits := [3]float64{g.get(g.lane).GetPerSecond(), g.get(g.names[0]).GetPerSecond(), own}
+	for i, rate := range limits {
+		switch {
+		case rate == 0:
+			limits[i] = -1
+		case i == 0:
+			limits[i] = g.share(rate)
+		default:
+			limits[i] = g.rates.share(rate)
 		}
 	}
-	return g.share(slowest)
+	return limits
 }
 
-// tempo is the rates that hold for a batch of requests: the lane's, the app's, the destination's and the provider's.
-type tempo struct {
-	set   [4]bool
-	rates [4]float64 // this instance's part, requests a second
-}
-
-func (g *gates) tempo() (t tempo) {
-	for i, rate := range [...]float64{g.get(g.lane).GetPerSecond(), g.get(g.names[0]).GetPerSecond(), g.get(g.names[1]).GetPerSecond(), g.quota} {
-		t.set[i], t.rates[i] = rate != 0, g.share(rate)
+// slowest is the lower of the rates that the app and the destination have, for this instance, or -1 when there is none.
+func (g *gates) slowest() float64 {
+	limits := g.limits()
+	if limits[2] < 0 || limits[1] >= 0 && limits[1] < limits[2] {
+		return limits[1]
 	}
-	return t
+	return limits[2]
 }
 
-// let says whether one more request may go, and counts it if so. The destination's lock is held.
-func (g *gates) let(j *job, t *tempo, now time.Time) bool {
+// purse is what a batch of requests drew from the flows.
+type purse struct {
+	left   int
+	limits [3]float64
+	// by is the flow that let less go than was wanted last.
+	by int
+}
+
+// draw takes up to n requests off each rate: as many as the one that has the least lets go. The destination's lock is held,
+// here and in the two that follow.
+func (g *gates) draw(n int, now time.Time) purse {
+	p := purse{left: n, limits: g.limits()}
+	for i, b := range g.flows {
+		if p.limits[i] < 0 {
+			continue
+		}
+		ahead := i > 0 && g.class == pb.Class_CLASS_URGENT
+		if got := b.draw(p.left, p.limits[i], ahead, now); got < p.left {
+			g.giveBack(&p, i, p.left-got)
+			p.left, p.by = got, i
+		}
+	}
+	return p
+}
+
+// giveBack returns n requests to the first flows of a purse.
+func (g *gates) giveBack(p *purse, flows, n int) {
+	for i, b := range g.flows[:flows] {
+		if p.limits[i] >= 0 && n > 0 {
+			b.giveBack(n)
+		}
+	}
+}
+
+// let says whether one more request may go, and takes it out of the purse if so.
+func (g *gates) let(j *job, p *purse, now time.Time) bool {
 	rate := j.pace(g.valve)
-	if rate >= 0 && !j.run.flow.take(rate, now) {
+	if rate >= 0 && j.run.flow.draw(1, rate, false, now) == 0 {
 		g.paced = now
 		return false
 	}
-	if t.set == [4]bool{} || g.take(t, now) {
+	if p.left > 0 {
+		p.left--
 		return true
 	}
+	if p.by > 0 {
+		g.starved = now
+	}
 	if rate >= 0 {
-		j.run.flow.giveBack()
+		j.run.flow.giveBack(1)
 	}
 	return false
-}
-
-// take takes one request off each rate, or off none.
-func (g *gates) take(t *tempo, now time.Time) bool {
-	taken := [...]*bucket{&g.flow, &g.flows[0], &g.flows[1], &g.quotaFlow}
-	for i, b := range taken {
-		if !t.set[i] || b.take(t.rates[i], now) {
-			continue
-		}
-		if i > 0 {
-			g.starved = now
-		}
-		for k := range i {
-			if t.set[k] {
-				taken[k].giveBack()
-			}
-		}
-		return false
-	}
-	return true
 }
 
 // pace is this instance's and platform's part of the rate of the job's campaign, or -1 when it has none.

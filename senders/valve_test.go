@@ -109,7 +109,7 @@ func TestRatesAreKept(t *testing.T) {
 				const seconds, part = 20, 0.5
 				b := newBench(t, takes(5*time.Millisecond))
 				b.provider.rate = tt.quota
-				b.valve.own(6, 12)
+				b.own(6, 12)
 				b.budget.window = share{1 << 20, 1 << 40}
 				for n, rate := range tt.restraints {
 					b.restrain(n, &pb.Restraint{PerSecond: rate})

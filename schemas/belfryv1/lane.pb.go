@@ -435,7 +435,8 @@ func (*Control_ReplayEnded) isControl_Kind() {}
 type Restraint struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Paused bool                   `protobuf:"varint,1,opt,name=paused,proto3" json:"paused,omitempty"`
-	// Requests per second. 0 means no limit. Each lane that it concerns keeps to it by itself.
+	// Requests per second. 0 means no limit. A platform's urgent and bulk lanes keep to an app's or a destination's together;
+	// each platform keeps to an app's by itself.
 	PerSecond float64 `protobuf:"fixed64,2,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
 	// For people.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
