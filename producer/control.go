@@ -20,7 +20,7 @@ import (
 type Restraint struct {
 	Name      string     `json:"name" readOnly:"true" doc:"What it concerns: lane/PLATFORM/CLASS, app/APP, destination/PLATFORM/APP/NAME or hygiene/PLATFORM/APP" example:"lane/webpush/bulk"`
 	Paused    bool       `json:"paused,omitempty" doc:"Nothing of it is sent. What a provider is being asked about goes through"`
-	PerSecond float64    `json:"per_second,omitempty" minimum:"0" maximum:"10000000" doc:"Requests per second, of all instances together. Each lane that it concerns keeps to it by itself"`
+	PerSecond float64    `json:"per_second,omitempty" minimum:"0" maximum:"10000000" doc:"Requests per second, of all instances together. A platform's urgent and bulk lanes keep to an app's or a destination's together"`
 	Reason    string     `json:"reason,omitempty" maxLength:"500" doc:"For people"`
 	By        string     `json:"by,omitempty" readOnly:"true" doc:"The name of the key that set it, or the role"`
 	At        *time.Time `json:"at,omitempty" readOnly:"true"`
@@ -34,7 +34,7 @@ type RestraintList struct {
 // restraintBody is what somebody may say of one.
 type restraintBody struct {
 	Paused    bool    `json:"paused,omitempty" doc:"Send nothing of it. What a provider is being asked about goes through"`
-	PerSecond float64 `json:"per_second,omitempty" minimum:"0" maximum:"10000000" doc:"Requests per second, of all instances together. Each lane that it concerns keeps to it by itself"`
+	PerSecond float64 `json:"per_second,omitempty" minimum:"0" maximum:"10000000" doc:"Requests per second, of all instances together. A platform's urgent and bulk lanes keep to an app's or a destination's together"`
 	Reason    string  `json:"reason,omitempty" maxLength:"500" doc:"For people"`
 }
 
