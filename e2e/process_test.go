@@ -163,6 +163,23 @@ func (p *process) stop() {
 	}
 }
 
+// dump ends it, and writes what its goroutines were doing to a file that stays: it is longer than a log should be.
+func (p *process) dump() {
+	p.t.Helper()
+	said := len(p.log.String())
+	_ = p.cmd.Process.Signal(syscall.SIGQUIT) // it may have ended
+	<-p.ended
+	f, err := os.CreateTemp("", "belfry-"+p.name+"-goroutines-")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(p.log.cut(said)); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Logf("goroutines of %s are in %s", p.name, f.Name())
+}
+
 // wait waits until it has ended by itself.
 func (p *process) wait() {
 	p.t.Helper()
@@ -201,6 +218,15 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.String()
+}
+
+// cut takes off what follows the first n bytes.
+func (o *output) cut(n int) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	rest := string(o.b.Bytes()[n:])
+	o.b.Truncate(n)
+	return rest
 }
 
 func (o *output) tail() string {

@@ -291,14 +291,17 @@ func (w *world) progress(app, id string) (p producer.Progress, ok bool) {
 // ended waits until every delivery of a campaign has its outcome.
 func (w *world) ended(app, id string) (p producer.Progress) {
 	w.t.Helper()
+	finished := false
 	defer func() {
-		if w.t.Failed() {
+		if !finished {
 			w.t.Logf("campaign %s: %+v", id, p)
+			w.missing(app, id)
 		}
 	}()
 	until(w.t, "campaign "+id+" finishes", func() (ok bool) {
 		p, ok = w.progress(app, id)
-		return ok && p.State == "finished" && p.Pending == 0 && p.Expanded == p.Chunks
+		finished = ok && p.State == "finished" && p.Pending == 0 && p.Expanded == p.Chunks
+		return finished
 	})
 	return p
 }
