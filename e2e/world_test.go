@@ -339,6 +339,21 @@ func (w *world) balanced(all ...producer.Progress) {
 	}
 }
 
+// notRepeated asserts that the providers took at most so many deliveries of campaigns twice, beside those that they were too
+// late to answer: where the machine is busy with other things, that is nobody's fault.
+func (w *world) notRepeated(may int64, all ...producer.Progress) {
+	w.t.Helper()
+	var late int64
+	for _, p := range all {
+		for _, platform := range p.Platforms {
+			late += int64(platform.Codes["timeout"])
+		}
+	}
+	if sum := w.receipts(); sum.Repeats > may+late {
+		w.t.Errorf("%d repeats, where %d may be and %d were not answered in time", sum.Repeats, may, late)
+	}
+}
+
 // receipts is what the providers say.
 func (w *world) receipts() (s simulator.Summary) {
 	w.t.Helper()
