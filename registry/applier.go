@@ -73,8 +73,9 @@ func (a *Applier) handle(ctx context.Context, tasks []*stream.Task) {
 		}
 	}
 	var moved []*pb.DeviceGone
-	err := a.outage.retry(ctx, func() (err error) {
-		moved, err = a.g.Apply(ctx, changes)
+	err := a.outage.inParts(ctx, changes, func(part []Change) error {
+		gone, err := a.g.Apply(ctx, part)
+		moved = append(moved, gone...)
 		return err
 	})
 	if err != nil {

@@ -44,3 +44,24 @@ func (o *outage) retry(ctx context.Context, do func() error) error {
 		}
 	}
 }
+
+// inParts has do make all changes, each try as retry does. What follows a failure is half as much, and twice as much what
+// follows a success: a Redis that is too slow for all of it at once would else be asked for just that again and again, and be
+// at work for answers that nobody waits for any more.
+func (o *outage) inParts(ctx context.Context, changes []Change, do func([]Change) error) error {
+	for n := len(changes); len(changes) > 0; n *= 2 {
+		n = min(n, len(changes))
+		err := o.retry(ctx, func() error {
+			err := do(changes[:n])
+			if err != nil {
+				n = (n + 1) / 2
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		changes = changes[n:]
+	}
+	return nil
+}

@@ -152,15 +152,14 @@ func (b *builder) work(ctx context.Context, queue <-chan Change) error {
 				more = false
 			}
 		}
-		var moved []*pb.DeviceGone
-		err := b.outage.retry(ctx, func() (err error) {
-			moved, err = b.g.apply(ctx, batch, true)
+		err := b.outage.inParts(ctx, batch, func(part []Change) error {
+			moved, err := b.g.apply(ctx, part, true)
+			b.lost(moved)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		b.lost(moved)
 		b.told(int64(len(batch)))
 	}
 	return nil
@@ -178,8 +177,8 @@ func (b *builder) lost(moved []*pb.DeviceGone) {
 // move removes them.
 func (b *builder) move(ctx context.Context) error {
 	for batch := range slices.Chunk(b.moved, readBatch) {
-		err := b.outage.retry(ctx, func() error {
-			_, err := b.g.apply(ctx, batch, true)
+		err := b.outage.inParts(ctx, batch, func(part []Change) error {
+			_, err := b.g.apply(ctx, part, true)
 			return err
 		})
 		if err != nil {
