@@ -60,6 +60,9 @@ func serve(t testing.TB, k *stream.Kafka, r *registry.Redis, devices ...*pb.Devi
 	registrytest.Registry(t, r, devices...)
 	a := newAPI(t, k, r, streamtest.Log(t))
 	streamtest.Run(t, a.Run)
+	for a.call("GET", "/readyz", "").status != http.StatusOK { // until its views have been read
+		time.Sleep(time.Millisecond)
+	}
 	return a
 }
 
