@@ -192,3 +192,24 @@ func TestStartOnAnEmptyCluster(t *testing.T) {
 	}
 	w.start()
 }
+
+// SIGTERM while serve still waits for a Kafka that is away is a stop in good order: who deploys or rolls back sees no failure.
+func TestStopWhileStarting(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	w := elsewhere(t, &stream.Kafka{Brokers: []string{silent.Addr().String()}})
+	p := launch(t, "serve", w.env, "serve")
+	c, err := silent.Accept() // it asks, and is not answered
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p.stop()
+	if !p.said("told to stop before it served") {
+		t.Errorf("it does not say so, but:\n%s", p.log.tail())
+	}
+}

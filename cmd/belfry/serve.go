@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
 	"strings"
 
@@ -33,6 +35,10 @@ this process, with its data in data_dir: for one machine. All else is the same.`
 			}
 			log := cfg.Logger(cmd.ErrOrStderr())
 			a, err := openApp(cmd.Context(), cfg, log)
+			if errors.Is(err, context.Canceled) { // that is a stop in good order too
+				log.Info("belfry was told to stop before it served")
+				return nil
+			}
 			if err != nil {
 				return err
 			}
