@@ -26,9 +26,10 @@ var mayImport = map[string][]string{
 	"stream":    {"schemas", "failpoint"},
 	"registry":  {"schemas", "stream"},
 	"control":   {"schemas", "stream"},
+	"lanes":     {"schemas", "stream"},
 	"letters":   {"schemas", "stream"}, // of dead letters, for producer and replay
-	"producer":  {"schemas", "stream", "registry", "control", "letters", "message", "events"},
-	"fanout":    {"schemas", "stream", "registry", "control", "message", "events"},
+	"producer":  {"schemas", "stream", "registry", "control", "lanes", "letters", "message", "events"},
+	"fanout":    {"schemas", "stream", "registry", "control", "lanes", "message", "events"},
 	"senders":   {"schemas", "stream", "control", "message", "failpoint"},
 	"ledger":    {"schemas", "stream", "control"},
 	"replay":    {"schemas", "stream", "letters", "failpoint"},

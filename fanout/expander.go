@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/control"
+	"github.com/belfry/belfry/lanes"
 	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
@@ -44,7 +45,7 @@ type expander struct {
 	platform  pb.Platform
 	consumer  *stream.Consumer
 	campaigns *campaigns
-	lanes     *lanes
+	lanes     *lanes.View
 	control   *control.View
 	registry  *registry.Registry
 	gate      *gate
@@ -74,7 +75,7 @@ func newExpander(p pb.Platform, f *Fanout) *expander {
 	}
 	e.pace = &pacer{platform: p, share: e.share, buckets: map[string]*bucket{}}
 	e.gate = &gate{
-		kafka: f.o.Kafka, platform: p, lanes: f.lanes, budget: f.o.Budget, uncommitted: e.waiting,
+		kafka: f.o.Kafka, platform: p, lanes: f.lanes.Fresh, budget: f.o.Budget, uncommitted: e.waiting,
 		patience: &patience{log: log}, now: f.o.Now,
 	}
 	e.consumer = stream.NewConsumer(f.o.Kafka, stream.Options{
@@ -300,7 +301,7 @@ func (e *expander) ready(w *work, open bool, now time.Time) bool {
 	case !open || c.State != pb.CampaignState_CAMPAIGN_STATE_RUNNING:
 		return false
 	}
-	return !e.held(c.App) && !e.lanes.shut(c.App, e.platform, now) && e.pace.ready(c.Campaign, w.cost(), now)
+	return !e.held(c.App) && !shut(e.lanes.Fresh(), c.App, e.platform) && e.pace.ready(c.Campaign, w.cost(), now)
 }
 
 // share is this instance's part of the platform's rates: the part of the chunk partitions that it owns.

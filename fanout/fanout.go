@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/belfry/belfry/control"
+	"github.com/belfry/belfry/lanes"
 	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
@@ -38,7 +39,7 @@ type Options struct {
 type Fanout struct {
 	o         Options
 	campaigns *campaigns
-	lanes     *lanes
+	lanes     *lanes.View
 	control   *control.View
 	launcher  *launcher
 	scheduler *scheduler
@@ -59,7 +60,7 @@ func New(o Options) (*Fanout, error) {
 		return nil, err
 	}
 	f := &Fanout{
-		o: o, campaigns: newCampaigns(o.Kafka), lanes: newLanes(o.Kafka, o.Now), control: control.NewView(o.Kafka),
+		o: o, campaigns: newCampaigns(o.Kafka), lanes: lanes.NewView(o.Kafka, o.Now), control: control.NewView(o.Kafka),
 		expanders: map[pb.Platform]*expander{},
 	}
 	f.launcher = newLauncher(o.Kafka, f.campaigns, o.Registry, o.Now)
@@ -78,12 +79,12 @@ func New(o Options) (*Fanout, error) {
 func (f *Fanout) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return f.campaigns.view.Run(ctx) })
-	group.Go(func() error { return f.lanes.view.Run(ctx) })
+	group.Go(func() error { return f.lanes.Run(ctx) })
 	group.Go(func() error { return f.control.Run(ctx) })
 	for _, t := range f.triggers {
 		group.Go(func() error { return t.consumer.Run(ctx) })
 	}
-	for _, ready := range []<-chan struct{}{f.campaigns.view.Ready(), f.lanes.view.Ready(), f.control.Ready()} {
+	for _, ready := range []<-chan struct{}{f.campaigns.view.Ready(), f.lanes.Ready(), f.control.Ready()} {
 		select {
 		case <-ready:
 		case <-ctx.Done():

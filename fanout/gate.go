@@ -27,7 +27,7 @@ const (
 type gate struct {
 	kafka    *stream.Kafka
 	platform pb.Platform
-	lanes    *lanes
+	lanes    func() []*pb.LaneStatus // those that count
 	budget   time.Duration
 	// uncommitted is how many deliveries are expanded and wait for their commit.
 	uncommitted func() int64
@@ -57,7 +57,7 @@ func (g *gate) ajar() bool { return g.below(2) }
 // below says whether the lane's backlog is below so many times what is allowed.
 func (g *gate) below(times int64) bool {
 	now := g.now()
-	allowed := max(gateFloor, int64(g.budget.Seconds()*g.lanes.drainRate(g.platform, now)))
+	allowed := max(gateFloor, int64(g.budget.Seconds()*drainRate(g.lanes(), g.platform)))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return now.Sub(g.read) < gateLife && g.backlog+g.waited+g.expanded+g.expanding < times*allowed

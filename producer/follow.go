@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/control"
+	"github.com/belfry/belfry/lanes"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
@@ -20,7 +21,7 @@ import (
 // follower holds campaigns and their accounts, lanes and restraints as Kafka has them, and tells those who wait of decisions and changes.
 type follower struct {
 	campaigns, accounts *stream.View
-	lanes               *laneView
+	lanes               *lanes.View
 	control             *control.View
 	log                 *slog.Logger
 
@@ -54,7 +55,7 @@ func newFollower(k *stream.Kafka, now func() time.Time, log *slog.Logger) *follo
 	f := &follower{
 		log: log, byApp: map[string]map[string][]byte{}, books: map[string]*books{}, waiting: map[string]chan *pb.Decision{},
 	}
-	f.lanes, f.control = newLaneView(k, now), control.NewView(k)
+	f.lanes, f.control = lanes.NewView(k, now), control.NewView(k)
 	f.campaigns = stream.NewView(k, schemas.TopicCampaigns, f.applyCampaign)
 	f.accounts = stream.NewView(k, schemas.TopicAccounts, f.applyAccount)
 	return f
@@ -64,14 +65,14 @@ func (f *follower) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.campaigns.Run(ctx) })
 	g.Go(func() error { return f.accounts.Run(ctx) })
-	g.Go(func() error { return f.lanes.view.Run(ctx) })
+	g.Go(func() error { return f.lanes.Run(ctx) })
 	g.Go(func() error { return f.control.Run(ctx) })
 	return g.Wait()
 }
 
 // ready tells whether all views have what was there when they began.
 func (f *follower) ready() bool {
-	for _, ready := range []<-chan struct{}{f.campaigns.Ready(), f.accounts.Ready(), f.lanes.view.Ready(), f.control.Ready()} {
+	for _, ready := range []<-chan struct{}{f.campaigns.Ready(), f.accounts.Ready(), f.lanes.Ready(), f.control.Ready()} {
 		select {
 		case <-ready:
 		default:

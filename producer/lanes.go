@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -15,7 +14,6 @@ import (
 	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
-	"github.com/belfry/belfry/stream"
 )
 
 // Lane is where a lane stands, all its instances together.
@@ -50,71 +48,6 @@ type LaneList struct {
 
 type laneListOutput struct{ Body LaneList }
 
-// statusLife is how long a lane's word counts. It speaks once a second.
-const statusLife = 10 * time.Second
-
-// laneView is what the lanes said of themselves last, by instance.
-type laneView struct {
-	view  *stream.View
-	ready <-chan struct{} // the view's
-	now   func() time.Time
-
-	mu       sync.Mutex
-	statuses map[string]laneWord
-}
-
-// laneWord is one status, and when it was heard by this process's clock: the lane's own may be off by more than a word's
-// life.
-type laneWord struct {
-	*pb.LaneStatus
-	heard time.Time
-}
-
-func newLaneView(k *stream.Kafka, now func() time.Time) *laneView {
-	l := &laneView{now: now, statuses: map[string]laneWord{}}
-	l.view = stream.NewView(k, schemas.TopicLanes, l.apply)
-	l.ready = l.view.Ready()
-	return l
-}
-
-func (l *laneView) apply(r stream.ViewRecord) {
-	status := &pb.LaneStatus{}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if r.Value == nil || proto.Unmarshal(r.Value, status) != nil {
-		delete(l.statuses, string(r.Key))
-		return
-	}
-	l.statuses[string(r.Key)] = laneWord{status, l.heard(status)}
-}
-
-// heard is when a word was said, of one that lay on the topic before this process looked, or else this moment.
-func (l *laneView) heard(s *pb.LaneStatus) time.Time {
-	now := l.now()
-	select {
-	case <-l.ready:
-		return now
-	default:
-	}
-	if said := time.UnixMilli(s.At); said.Before(now) {
-		return said
-	}
-	return now
-}
-
-// fresh are the statuses that count.
-func (l *laneView) fresh(now time.Time) []*pb.LaneStatus {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var fresh []*pb.LaneStatus
-	for _, s := range l.statuses {
-		if now.Sub(s.heard) < statusLife {
-			fresh = append(fresh, s.LaneStatus)
-		}
-	}
-	return fresh
-}
-
 func (s *Server) laneRoutes(api huma.API) {
 	huma.Register(api, forOperators(operation(http.MethodGet, "/lanes", "list-lanes", ScopeRead, "Show the lanes",
 		"Shows where each lane stands: what it has to do, how fast it does it, and the state of its destinations.",
@@ -126,7 +59,7 @@ func (s *Server) listLanes(ctx context.Context, _ *struct{}) (*laneListOutput, e
 		return nil, unavailable("The lanes' statuses are still being read from Kafka. Wait as Retry-After says and try again.")
 	}
 	who := callerOf(ctx)
-	fresh := s.follower.lanes.fresh(s.now())
+	fresh := s.follower.lanes.Fresh()
 	out := LaneList{}
 	for _, p := range schemas.Platforms {
 		for _, c := range schemas.Classes {
