@@ -50,9 +50,13 @@ type api struct {
 	*producer.Server
 }
 
-// start runs a server on a Kafka and a Redis of its own, whose registry holds devices.
+// start runs a server on a Kafka and a Redis of its own, whose registry holds devices. It has read its views.
 func start(t testing.TB, devices ...*pb.Device) *api {
-	return serve(t, streamtest.Kafka(t), registrytest.Redis(t), devices...)
+	a := serve(t, streamtest.Kafka(t), registrytest.Redis(t), devices...)
+	for a.call("GET", "/readyz", "").status != http.StatusOK { // until its views have been read
+		time.Sleep(time.Millisecond)
+	}
+	return a
 }
 
 func serve(t testing.TB, k *stream.Kafka, r *registry.Redis, devices ...*pb.Device) *api {
@@ -60,9 +64,6 @@ func serve(t testing.TB, k *stream.Kafka, r *registry.Redis, devices ...*pb.Devi
 	registrytest.Registry(t, r, devices...)
 	a := newAPI(t, k, r, streamtest.Log(t))
 	streamtest.Run(t, a.Run)
-	for a.call("GET", "/readyz", "").status != http.StatusOK { // until its views have been read
-		time.Sleep(time.Millisecond)
-	}
 	return a
 }
 
