@@ -212,7 +212,13 @@ func (s *Server) decide(ctx context.Context, app, id string, commands []*pb.Comm
 // awaitRegistry has a launch wait for devices that were accepted before it. A registry that is so far behind that patience ends
 // keeps nobody from launching: the audience is then whom it knows.
 func (s *Server) awaitRegistry(ctx context.Context, app, id string) {
-	ctx, cancel := context.WithTimeout(ctx, registryPatience)
+	// A Kafka that is away will not take the launch either, and who is refused should not wait for it longer.
+	asked, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if s.writer.client.Ping(asked) != nil {
+		return
+	}
+	ctx, cancel = context.WithTimeout(ctx, registryPatience)
 	defer cancel()
 	if err := registry.CaughtUp(ctx, s.options.Kafka, s.writer.client); err != nil {
 		s.log.Warn("a campaign is launched before the registry has all devices; it misses those that are not there yet",

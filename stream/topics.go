@@ -105,6 +105,10 @@ func topicConfigs(ctx context.Context, adm *kadm.Client, there kadm.TopicDetails
 		return nil, fmt.Errorf("describe topic configurations: %w", err)
 	}
 	for _, r := range described {
+		if errors.Is(r.Err, kerr.UnknownTopicOrPartition) { // deleted since it was listed
+			delete(there, r.Name)
+			continue
+		}
 		if r.Err != nil {
 			return nil, fmt.Errorf("describe configuration of topic %s: %w", r.Name, r.Err)
 		}
