@@ -1,24 +1,26 @@
 package fanout
 
 import (
+	"iter"
+
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
 // bulkLanes are those of the statuses that a platform's bulk lane said.
-func bulkLanes(statuses []*pb.LaneStatus, p pb.Platform) []*pb.LaneStatus {
-	var out []*pb.LaneStatus
-	for _, s := range statuses {
-		if s.Platform == p && s.Class == pb.Class_CLASS_BULK {
-			out = append(out, s)
+func bulkLanes(statuses []*pb.LaneStatus, p pb.Platform) iter.Seq[*pb.LaneStatus] {
+	return func(yield func(*pb.LaneStatus) bool) {
+		for _, s := range statuses {
+			if s.Platform == p && s.Class == pb.Class_CLASS_BULK && !yield(s) {
+				return
+			}
 		}
 	}
-	return out
 }
 
 // drainRate is how many deliveries a second a platform's instances finish together.
 func drainRate(statuses []*pb.LaneStatus, p pb.Platform) float64 {
 	var rate float64
-	for _, s := range bulkLanes(statuses, p) {
+	for s := range bulkLanes(statuses, p) {
 		rate += s.DrainRate
 	}
 	return rate
@@ -35,7 +37,7 @@ const parkBudget = 50_000
 func shut(statuses []*pb.LaneStatus, app string, p pb.Platform) bool {
 	all, open := 0, 0
 	parked := map[string]uint64{}
-	for _, s := range bulkLanes(statuses, p) {
+	for s := range bulkLanes(statuses, p) {
 		for _, d := range s.Destinations {
 			if d.App != app {
 				continue
