@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"config":    {"schemas", "stream", "registry", "message"},
 	"e2e":       nil, // tests alone
 	"audit":     {"schemas", "stream", "letters"},
-	"soak":      {"schemas", "failpoint", "stream", "audit", "simulator", "producer"}, // the harness: no part of the product
+	"soak":      {"schemas", "failpoint", "stream", "lanes", "audit", "simulator", "producer"}, // the harness: no part of the product
 	// Drives all from outside, and the lanes and the wire by themselves: no part of the product.
 	"bench": {"schemas", "simulator", "message", "stream", "registry", "producer", "senders"},
 	"cmd": {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
@@ -93,7 +94,7 @@ func TestAppIsShutWhileAllItsDestinationsHoldDeliveries(t *testing.T) {
 		{"nothing is known", false, nil},
 		{"both hold deliveries", true, []*pb.DestinationStatus{stopped("a", 5), stopped("b", 1)}},
 		{"one is open", false, []*pb.DestinationStatus{stopped("a", 5), open}},
-		{"one of two has its budget parked", true, []*pb.DestinationStatus{stopped("a", parkBudget), open}},
+		{"one of two has its budget parked", true, []*pb.DestinationStatus{stopped("a", schemas.ParkBudget), open}},
 		{"one has nothing to probe with", false, []*pb.DestinationStatus{stopped("a", 5), stopped("b", 0)}},
 	} {
 		l["webpush/bulk/a"] = bulk(webpush, 0, test.of...)
@@ -101,8 +102,8 @@ func TestAppIsShutWhileAllItsDestinationsHoldDeliveries(t *testing.T) {
 			t.Errorf("%s: shut is %v", test.why, got)
 		}
 	}
-	l["webpush/bulk/a"] = bulk(webpush, 0, stopped("a", parkBudget/2), open)
-	l["webpush/bulk/b"] = bulk(webpush, 0, stopped("a", parkBudget/2), open)
+	l["webpush/bulk/a"] = bulk(webpush, 0, stopped("a", schemas.ParkBudget/2), open)
+	l["webpush/bulk/b"] = bulk(webpush, 0, stopped("a", schemas.ParkBudget/2), open)
 	if !shut(l.fresh(), "shop", webpush) {
 		t.Error("not shut, though two instances have the budget parked together")
 	}

@@ -3,6 +3,7 @@ package fanout
 import (
 	"iter"
 
+	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
@@ -26,11 +27,6 @@ func drainRate(statuses []*pb.LaneStatus, p pb.Platform) float64 {
 	return rate
 }
 
-// parkBudget is how many of an app's deliveries may be parked at one destination before its chunks wait. It is what an
-// outage takes in, whatever its length: more of it would let the app's other destinations go on for longer, and have more
-// to bring back. A lane has the same budget (senders/budget.go).
-const parkBudget = 50_000
-
 // shut says that more deliveries of an app on a platform would only be parked too: every destination waits or is stopped,
 // with deliveries parked, or one has its budget of them. Without any parked, a delivery may be what it takes to find that a
 // destination is well again.
@@ -46,7 +42,7 @@ func shut(statuses []*pb.LaneStatus, app string, p pb.Platform) bool {
 			if d.State == pb.DestinationState_DESTINATION_STATE_OPEN || d.Parked == 0 {
 				open++
 			}
-			if parked[d.Name] += d.Parked; parked[d.Name] >= parkBudget {
+			if parked[d.Name] += d.Parked; parked[d.Name] >= schemas.ParkBudget {
 				return true
 			}
 		}

@@ -48,13 +48,16 @@ func (v *View) Run(ctx context.Context) error { return v.view.Run(ctx) }
 func (v *View) Ready() <-chan struct{} { return v.ready }
 
 // Fresh are the statuses heard within Life, in no order. They must not be changed.
-func (v *View) Fresh() []*pb.LaneStatus {
+func (v *View) Fresh() []*pb.LaneStatus { return v.Within(Life) }
+
+// Within are those heard within so long, as Fresh.
+func (v *View) Within(d time.Duration) []*pb.LaneStatus {
 	now := v.now()
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	var fresh []*pb.LaneStatus
 	for _, w := range v.byKey {
-		if now.Sub(w.heard) < Life {
+		if now.Sub(w.heard) < d {
 			fresh = append(fresh, w.LaneStatus)
 		}
 	}

@@ -59,6 +59,11 @@ var Tiers = []Tier{
 	{"1h", time.Hour},
 }
 
+// ParkBudget is how many of an app's deliveries may be parked for one destination on the shorter retry topics: more wait as
+// chunks, and what cannot goes to the longest tier. It is what an outage takes in, whatever its length: more of it would let
+// the app's other destinations go on for longer, and have more to bring back.
+const ParkBudget = 50_000
+
 // TierFor returns the shortest tier that waits at least d, or the longest there is.
 func TierFor(d time.Duration) Tier {
 	for _, t := range Tiers {

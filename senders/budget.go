@@ -24,11 +24,10 @@ type budget struct {
 const (
 	// shareOf is the part of a partition's window, one in so many, that destinations which must make room hold together.
 	shareOf = 4
-	// parkBudget and laneBudget are for all instances together, who share them by partitions. At parkBudget the expanders hold
-	// an app's chunks back (fanout/lanes.go), so only what does not come from there makes a surplus: replays, what somebody
-	// waits for, what was on the topic.
-	parkBudget = 50_000
-	laneBudget = 4 * parkBudget
+	// laneBudget, as schemas.ParkBudget, is for all instances together, who share them by partitions. At the latter the
+	// expanders hold an app's chunks back, so only what does not come from there makes a surplus: replays, what somebody waits
+	// for, what was on the topic.
+	laneBudget = 4 * schemas.ParkBudget
 )
 
 var surplusFor = schemas.Tiers[len(schemas.Tiers)-1].Delay

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/belfry/belfry/control"
+	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders/wire"
 	"github.com/belfry/belfry/stream"
@@ -36,7 +37,7 @@ type bench struct {
 func newBench(t *testing.T, answer func(ctx context.Context, r *Request) (*wire.Result, error)) *bench {
 	b := &bench{
 		t: t, provider: &fakeProvider{answer: answer, ceiling: 1000},
-		budget: budget{share{records: 100, bytes: 1 << 20}, parkBudget, laneBudget}, ended: map[*job]Verdict{}, restraints: map[control.Name]*pb.Restraint{},
+		budget: budget{share{records: 100, bytes: 1 << 20}, schemas.ParkBudget, laneBudget}, ended: map[*job]Verdict{}, restraints: map[control.Name]*pb.Restraint{},
 	}
 	rates := NewRates()
 	b.valve, b.urgent = newValve(fcm, bulk, b.restraint, rates), newValve(fcm, pb.Class_CLASS_URGENT, b.restraint, rates)

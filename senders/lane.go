@@ -73,7 +73,7 @@ func NewLane(o Options) *Lane {
 	l := &Lane{
 		Options:      o,
 		name:         name,
-		budget:       budget{share{windowRecords / shareOf, windowBytes / shareOf}, parkBudget, laneBudget},
+		budget:       budget{share{windowRecords / shareOf, windowBytes / shareOf}, schemas.ParkBudget, laneBudget},
 		valve:        newValve(o.Provider.Platform(), o.Class, o.Control.Get, o.Rates),
 		destinations: map[Destination]*destination{},
 		assignments:  map[int32]context.Context{},

@@ -7,8 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"google.golang.org/protobuf/proto"
 
+	"github.com/belfry/belfry/lanes"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/simulator"
@@ -20,11 +20,11 @@ type watch struct {
 	w       *world
 	chaos   *chaos
 	starved starved
+	lanes   *lanes.View
 
 	mu sync.Mutex // guards all below
 	// stalls are those of I5; held those in which a lane itself waits for a destination that was sick, by its breaker.
 	stalls, held map[string]stall
-	lanes        map[string]laneWord  // by key
 	rss          map[string]int       // most, MiB, by role
 	results      map[result]time.Time // when each was seen
 }
@@ -40,7 +40,7 @@ type stall struct {
 const lookEvery = 250 * time.Millisecond
 
 func newWatch(w *world, c *chaos) *watch {
-	return &watch{w: w, chaos: c, stalls: map[string]stall{}, held: map[string]stall{}, rss: map[string]int{}, lanes: map[string]laneWord{}, results: map[result]time.Time{}}
+	return &watch{w: w, chaos: c, lanes: lanes.NewView(w.cluster(), time.Now), stalls: map[string]stall{}, held: map[string]stall{}, rss: map[string]int{}, results: map[result]time.Time{}}
 }
 
 // run looks until ctx ends.
@@ -57,17 +57,16 @@ func (o *watch) run(ctx context.Context) error {
 	}
 	wg.Go(func() { o.memory(ctx) })
 	wg.Go(func() { o.starved.run(ctx) })
-	follow := func(topic string, apply func(stream.ViewRecord)) {
-		view := stream.NewView(o.w.cluster(), topic, apply)
+	follow := func(run func(context.Context) error) {
 		wg.Go(func() {
-			if err := view.Run(ctx); err != nil {
+			if err := run(ctx); err != nil {
 				o.chaos.wrong("%v", err)
 			}
 		})
 	}
-	follow(schemas.TopicLanes, o.status)
+	follow(o.lanes.Run)
 	for _, p := range schemas.Platforms {
-		follow(schemas.TopicResults(p), func(r stream.ViewRecord) { o.result(p, r) })
+		follow(stream.NewView(o.w.cluster(), schemas.TopicResults(p), func(r stream.ViewRecord) { o.result(p, r) }).Run)
 	}
 	wg.Wait()
 	return nil
@@ -101,7 +100,7 @@ func (o *watch) lane(ctx context.Context, adm *kadm.Client, platform, topic stri
 		if last.end.After(since) {
 			since, heldSince = last.end, last.end
 		}
-		if o.waits(platform, began) {
+		if o.waits(platform) {
 			since = began
 		}
 		o.note(o.stalls, platform, since, began, last)
@@ -121,24 +120,6 @@ func (o *watch) note(stalls map[string]stall, platform string, from, to time.Tim
 	if stood > stalls[platform].longest {
 		stalls[platform] = stall{stood, withheld, to, last.kind + " " + last.target + " " + last.note}
 	}
-}
-
-// status takes what a lane says of itself.
-func (o *watch) status(r stream.ViewRecord) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	status := &pb.LaneStatus{}
-	if r.Value == nil || proto.Unmarshal(r.Value, status) != nil {
-		delete(o.lanes, string(r.Key))
-		return
-	}
-	o.lanes[string(r.Key)] = laneWord{status, time.Now()}
-}
-
-// laneWord is what a lane said, and when that was heard: the lane's own clock is off.
-type laneWord struct {
-	*pb.LaneStatus
-	heard time.Time
 }
 
 // result is where a record of results lies.
@@ -165,11 +146,9 @@ func (o *watch) committed(p pb.Platform, r *kgo.Record) time.Time {
 }
 
 // waits tells whether a lane of the platform holds a destination for sick, or did a moment ago.
-func (o *watch) waits(platform string, now time.Time) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, s := range o.lanes {
-		if schemas.PlatformName(s.Platform) != platform || now.Sub(s.heard) > 5*time.Second {
+func (o *watch) waits(platform string) bool {
+	for _, s := range o.lanes.Within(5 * time.Second) {
+		if schemas.PlatformName(s.Platform) != platform {
 			continue
 		}
 		for _, d := range s.Destinations {
