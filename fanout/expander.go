@@ -269,12 +269,13 @@ func (e *expander) session(ctx context.Context) error {
 
 // take removes the next chunk from the queue, if any may go now, and books it as being expanded.
 func (e *expander) take() *work {
-	now, open, ajar := e.now(), e.gate.open(), e.gate.ajar()
+	now := e.now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.queue.empty() {
 		return nil
 	}
+	open, ajar := e.gate.state()
 	room := e.expanding+e.uncommitted() < heldDevices
 	w := e.queue.next(func(w *work) bool {
 		return e.ready(w, room && (open || ajar && e.began.newcomer(w.run)), now)
@@ -288,6 +289,7 @@ func (e *expander) take() *work {
 	e.gate.begin(int64(w.chunk.Estimate))
 	if c := e.campaigns.get(w.run); c != nil && !over(c.Campaign, now) {
 		e.pace.pay(c.Campaign, w.cost(), now)
+		e.gate.spend(int64(w.chunk.Estimate), now)
 	}
 	return w
 }

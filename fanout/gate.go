@@ -20,6 +20,10 @@ const (
 	gateLife  = 5 * time.Second
 	// gateFloor is the backlog that is always allowed: it gets an idle lane going, and tells how fast it drains.
 	gateFloor = 20_000
+	// keenness is how many times as fast as the lane drains its backlog grows at most, once it has half of what is allowed, and
+	// not below gateFloor a second. As fast as it goes, expansion takes every core, Kafka's too, and what somebody waits for
+	// stands behind it; spread out, it is done just as early.
+	keenness = 2
 )
 
 // gate keeps a lane's backlog short: it is open while the lane would drain what is there within the budget. What it
@@ -46,21 +50,34 @@ type gate struct {
 	asking           struct{ waited, expanded int64 }
 	// partitions is how many the chunk topic has.
 	partitions int
+	// next is when one more chunk is due by the lane's drain.
+	next time.Time
 }
 
-// open says whether more may be expanded.
-func (g *gate) open() bool { return g.below(1) }
-
-// ajar says whether there is still room for newcomers: twice the backlog that closes the gate.
-func (g *gate) ajar() bool { return g.below(2) }
-
-// below says whether the lane's backlog is below so many times what is allowed.
-func (g *gate) below(times int64) bool {
-	now := g.now()
-	allowed := max(gateFloor, int64(g.budget.Seconds()*drainRate(g.lanes(), g.platform)))
+// state says whether more may be expanded, and whether there is at least room for newcomers: twice the backlog that closes the
+// gate, at any pace.
+func (g *gate) state() (open, ajar bool) {
+	now, drain := g.now(), drainRate(g.lanes(), g.platform)
+	allowed := max(gateFloor, int64(g.budget.Seconds()*drain))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return now.Sub(g.read) < gateLife && g.backlog+g.waited+g.expanded+g.expanding < times*allowed
+	if now.Sub(g.read) >= gateLife {
+		return false, false
+	}
+	backlog := g.backlog + g.waited + g.expanded + g.expanding
+	due := backlog < allowed/2 || !now.Before(g.next)
+	return backlog < allowed && due, backlog < 2*allowed
+}
+
+// spend notes when the next chunk is due, after one that is of so many deliveries.
+func (g *gate) spend(estimate int64, now time.Time) {
+	each := time.Duration(float64(time.Second) / max(keenness*drainRate(g.lanes(), g.platform), gateFloor))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.next.Before(now) {
+		g.next = now
+	}
+	g.next = g.next.Add(time.Duration(estimate) * each)
 }
 
 // begin counts a chunk that is being expanded, by its estimate; done counts what it became.

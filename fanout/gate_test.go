@@ -27,15 +27,19 @@ func TestGateFollowsTheLanesDrain(t *testing.T) {
 		platform: fcm, lanes: l.fresh, budget: 30 * time.Second,
 		uncommitted: func() int64 { return uncommitted }, now: func() time.Time { return now },
 	}
-	if g.open() {
+	open := func() bool {
+		open, _ := g.state()
+		return open
+	}
+	if open() {
 		t.Error("open before anything is known of the backlog")
 	}
 	g.reading(gateFloor-1, 12, now)
-	if !g.open() {
+	if !open() {
 		t.Error("shut below the floor")
 	}
 	g.reading(gateFloor, 12, now)
-	if g.open() {
+	if open() {
 		t.Error("open at the floor, though nothing drains")
 	}
 	l["fcm/bulk/a"] = bulk(fcm, 1000)
@@ -45,38 +49,62 @@ func TestGateFollowsTheLanesDrain(t *testing.T) {
 	urgent.Class = pb.Class_CLASS_URGENT
 	l["fcm/urgent/a"] = urgent
 	g.reading(44_999, 12, now)
-	if !g.open() {
+	if !open() {
 		t.Error("shut below 30 s of 1,500/s")
 	}
 	g.begin(5000)
-	if g.open() {
+	if open() {
 		t.Error("what is being expanded does not count")
 	}
 	g.done(5000, 100)
-	if g.open() {
+	if open() {
 		t.Error("what was expanded since the reading does not count")
 	}
 	uncommitted = 50
 	g.ask()
 	g.done(0, 60)
 	g.reading(44_890, 12, now)
-	if g.open() {
+	if open() {
 		t.Error("what was not committed when Kafka was asked, or expanded since, does not count")
 	}
 	uncommitted = 0
 	g.ask()
 	g.reading(44_999, 12, now)
-	if !g.open() {
+	if !open() {
 		t.Error("what shows by now is counted twice for ever")
 	}
 	clear(l)
 	g.reading(44_999, 12, now)
-	if g.open() {
+	if open() {
 		t.Error("instances that fell silent still count as draining")
 	}
 	g.reading(0, 12, now)
-	if now = now.Add(gateLife); g.open() {
+	if now = now.Add(gateLife); open() {
 		t.Error("open on a reading that is too old")
+	}
+}
+
+// What a lane has too little of comes at once, and the rest as it drains: a blast does not take every core from what is urgent.
+func TestExpansionIsSpreadOut(t *testing.T) {
+	now := epoch
+	l := said{"fcm/bulk/a": bulk(fcm, 20_000)}
+	g := &gate{platform: fcm, lanes: l.fresh, budget: 5 * time.Second, uncommitted: func() int64 { return 0 }, now: func() time.Time { return now }}
+	for _, test := range []struct {
+		backlog int64
+		after   time.Duration
+		open    bool
+	}{{49_999, 0, true}, {50_000, 0, false}, {50_000, 124 * time.Millisecond, false}, {50_000, 125 * time.Millisecond, true}, {100_000, time.Second, false}} {
+		now, g.next = epoch, time.Time{}
+		g.spend(5000, now)
+		now = now.Add(test.after)
+		g.reading(test.backlog, 12, now)
+		if open, ajar := g.state(); open != test.open || !ajar {
+			t.Errorf("with %d waiting, %v after a chunk of 5,000: open %v, ajar %v", test.backlog, test.after, open, ajar)
+		}
+	}
+	g.reading(200_000, 12, now)
+	if _, ajar := g.state(); ajar {
+		t.Error("room for newcomers at twice what is allowed")
 	}
 }
 
