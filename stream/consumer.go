@@ -115,6 +115,8 @@ type session struct {
 	// waiting is the bytes of outputs that wait for a commit.
 	waiting atomic.Int64
 	wg      sync.WaitGroup
+	// stopping says that no partition is taken any more. Consumer.mu guards it.
+	stopping bool
 
 	commitMu sync.Mutex // guards all below; held for as long as a commit takes
 	writer   *kgo.Client
@@ -135,7 +137,7 @@ func (c *Consumer) session(parent context.Context) error {
 	drained := make(chan struct{})
 	stop := context.AfterFunc(parent, func() {
 		defer close(drained)
-		s.drain(s.held())
+		s.drain(s.stop())
 		s.leave()
 		fail(context.Canceled)
 	})
@@ -342,6 +344,15 @@ func (c *Consumer) partition(k tp) *partition {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.partitions[k]
+}
+
+// stop lists the partitions at hand, which are the last: one that another member's leaving brings meanwhile would be begun,
+// and not committed.
+func (s *session) stop() []*partition {
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
+	return s.held()
 }
 
 // held lists the partitions at hand.

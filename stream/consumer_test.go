@@ -22,11 +22,15 @@ const records = 3000
 
 func fill(t testing.TB, k *stream.Kafka, topic string, n int) {
 	t.Helper()
-	batch := make([]*kgo.Record, n)
-	for i := range batch {
-		batch[i] = &kgo.Record{Topic: topic, Key: fmt.Append(nil, i), Value: fmt.Append(nil, "value ", i)}
+	streamtest.Produce(t, k, numbered(topic, 0, n)...)
+}
+
+// numbered are the records from one number up to another.
+func numbered(topic string, from, to int) (records []*kgo.Record) {
+	for i := from; i < to; i++ {
+		records = append(records, &kgo.Record{Topic: topic, Key: fmt.Append(nil, i), Value: fmt.Append(nil, "value ", i)})
 	}
-	streamtest.Produce(t, k, batch...)
+	return records
 }
 
 // readOnce reads the committed records of a topic until n distinct keys have come, and fails on a repeated one.
