@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,8 +24,6 @@ type Urgent struct {
 	// Calls are made in each half of a round, one every Every, whether or not earlier ones have been answered.
 	Calls int
 	Every time.Duration
-	// Held, if it is not 0, is the part of the blast's speed that the app's rate holds a second one to.
-	Held float64
 }
 
 // UrgentReport is what Urgent found.
@@ -45,9 +42,6 @@ type UrgentReport struct {
 	Blast   []float64 `json:"blast_ms"`
 	// BlastRate is how many of the blast's deliveries arrived a second meanwhile, in each round.
 	BlastRate []float64 `json:"blast_per_second"`
-	// HeldMs and HeldRate are the same during the blast that is held back.
-	HeldMs   []float64 `json:"held_ms,omitempty"`
-	HeldRate []float64 `json:"held_per_second,omitempty"`
 }
 
 const benchApp = "bench"
@@ -64,7 +58,7 @@ func (u Urgent) Run(ctx context.Context, s *Stage) (Report, error) {
 		return nil, err
 	}
 	r := &UrgentReport{Name: "urgent", Rounds: u.Rounds, Devices: u.Devices, Calls: u.Calls}
-	var p, held series
+	var p series
 	if _, err := u.half(ctx, s); err != nil { // warms up: connections, tokens
 		return nil, err
 	}
@@ -74,40 +68,26 @@ func (u Urgent) Run(ctx context.Context, s *Stage) (Report, error) {
 		if err != nil {
 			return nil, err
 		}
-		blast, rate, err := u.during(ctx, s, fmt.Sprintf("blast-%d", round), u.Devices/50)
+		blast, rate, err := u.during(ctx, s, fmt.Sprintf("blast-%d", round))
 		if err != nil {
 			return nil, err
 		}
 		s.Say("round %d: p99 %.1f ms idle, %.1f ms during a blast of %.0f/s", round+1, idle, blast, rate)
 		p.add(idle, blast)
 		r.BlastRate = append(r.BlastRate, rate)
-		if u.Held > 0 {
-			slow, rate, err := u.held(ctx, s, fmt.Sprintf("held-%d", round), u.Held*rate)
-			if err != nil {
-				return nil, err
-			}
-			s.Say("round %d: p99 %.1f ms during one that is held to %.0f/s", round+1, slow, rate)
-			held.add(idle, slow)
-			r.HeldRate = append(r.HeldRate, rate)
-		}
 	}
 	r.Idle, r.Blast = p.without, p.with
 	r.IdleP99, r.BlastP99, r.Ratio = median(r.Idle), median(r.Blast), p.ratio()
 	r.Comparisons = []Comparison{p.comparison("ms, p99", "during a blast", "idle", goal{most: 1.5})}
-	if u.Held > 0 {
-		r.HeldMs = held.with
-		r.Comparisons = append(r.Comparisons, held.comparison("ms, p99", fmt.Sprintf("during a blast held to %.0f%%", 100*u.Held), "idle", goal{}))
-	}
 	return r, nil
 }
 
-// during is the p99 while a blast goes on, from its first arrivals, and how fast that went.
-func (u Urgent) during(ctx context.Context, s *Stage, id string, first int) (p99, rate float64, err error) {
-	launched := s.Receipts.count.Load()
+// during is the p99 while a blast goes on, and how fast that went.
+func (u Urgent) during(ctx context.Context, s *Stage, id string) (p99, rate float64, err error) {
 	if err := s.launch(ctx, benchApp, id, producer.Audience{Everyone: true}); err != nil {
 		return 0, 0, err
 	}
-	if err := s.Receipts.flow(ctx, launched+int64(first)); err != nil {
+	if err := s.Receipts.flow(ctx, int64(u.Calls+u.Devices/50)); err != nil {
 		return 0, 0, err
 	}
 	began, before := time.Now(), s.Receipts.count.Load()
@@ -116,24 +96,13 @@ func (u Urgent) during(ctx context.Context, s *Stage, id string, first int) (p99
 	}
 	after := s.Receipts.count.Load()
 	rate = float64(after-before-int64(u.Calls)) / time.Since(began).Seconds()
-	if after-launched-int64(u.Calls) >= int64(u.Devices) {
+	if after-int64(2*u.Calls) >= int64(u.Devices) {
 		return 0, 0, fmt.Errorf("the blast of %d devices was over before the %d urgent calls were: take more devices", u.Devices, u.Calls)
 	}
 	if err := s.cancel(ctx, benchApp, id); err != nil {
 		return 0, 0, err
 	}
 	return p99, rate, s.Receipts.quiet(ctx, settle)
-}
-
-// held is during while the app's rate, which holds on each platform, lets no more than so many a second go.
-func (u Urgent) held(ctx context.Context, s *Stage, id string, most float64) (p99, rate float64, err error) {
-	const restraint = "/control/apps/" + benchApp
-	each := most / float64(len(schemas.Platforms))
-	if err := s.Call(ctx, benchApp, http.MethodPut, restraint, map[string]any{"per_second": each}, nil); err != nil {
-		return 0, 0, err
-	}
-	p99, rate, err = u.during(ctx, s, id, u.Calls)
-	return p99, rate, errors.Join(err, s.Call(ctx, benchApp, http.MethodDelete, restraint, nil, nil))
 }
 
 // settle is how long nothing must arrive before the next half begins: longer than a lane's commit takes.
@@ -186,11 +155,7 @@ func (u Urgent) half(ctx context.Context, s *Stage) (float64, error) {
 
 // Print implements Report.
 func (r *UrgentReport) Print(w io.Writer) error {
-	fmt.Fprintf(w, "\nFrom API to provider, p99: %.1f ms idle, %.1f ms during a blast to %d devices at %.0f/s: %.2f times (median of %d rounds of %d calls).\n",
+	_, err := fmt.Fprintf(w, "\nFrom API to provider, p99: %.1f ms idle, %.1f ms during a blast to %d devices at %.0f/s: %.2f times (median of %d rounds of %d calls).\n",
 		r.IdleP99, r.BlastP99, r.Devices, median(r.BlastRate), r.Ratio, r.Rounds, r.Calls)
-	var err error
-	if len(r.HeldMs) > 0 {
-		_, err = fmt.Fprintf(w, "Held to %.0f/s by the app's rate: %.1f ms.\n", median(r.HeldRate), median(r.HeldMs))
-	}
 	return err
 }

@@ -99,7 +99,7 @@ func urgentBench(quick bool) bench.Bench {
 	if quick {
 		return bench.Staged{Scene: bench.Urgent{Devices: 60_000, Rounds: 2, Calls: 150, Every: 15 * time.Millisecond}}
 	}
-	return bench.Staged{Scene: bench.Urgent{Devices: 1_000_000, Rounds: 5, Calls: 500, Every: 20 * time.Millisecond, Held: 0.2}}
+	return bench.Staged{Scene: bench.Urgent{Devices: 1_000_000, Rounds: 5, Calls: 500, Every: 20 * time.Millisecond}}
 }
 
 func fairnessBench(quick bool) bench.Bench {
