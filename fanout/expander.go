@@ -275,7 +275,7 @@ func (e *expander) take() *work {
 	if e.queue.empty() {
 		return nil
 	}
-	open, ajar := e.gate.state()
+	open, ajar := e.gate.state(now)
 	room := e.expanding+e.uncommitted() < heldDevices
 	w := e.queue.next(func(w *work) bool {
 		return e.ready(w, room && (open || ajar && e.began.newcomer(w.run)), now)

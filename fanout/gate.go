@@ -20,13 +20,14 @@ const (
 	gateLife  = 5 * time.Second
 	// gateFloor is the backlog that is always allowed: it gets an idle lane going, and tells how fast it drains.
 	gateFloor = 20_000
-	// keenness is how many times as fast as the lane drains its backlog grows at most, once it has half of what is allowed, and
-	// not below gateFloor a second. As fast as it goes, expansion takes every core, Kafka's too, and what somebody waits for
-	// stands behind it; spread out, it is done just as early.
+	// keenness is how many times as fast as the lane drains more is expanded at most, though gateFloor a second always, once it
+	// has half of the backlog that is allowed. As fast as it can, expansion takes every core, Kafka's too, and what somebody
+	// waits for stands behind it; a lane with that much to do is no later for its being spread out.
 	keenness = 2
 )
 
-// gate keeps a lane's backlog short: it is open while the lane would drain what is there within the budget. What it
+// gate keeps a lane's backlog short: it is open while the lane would drain what is there within the budget, and in the upper
+// half of that for no more than keenness times what it drains. What it
 // holds back waits as chunks, where pausing and cancelling act at once and a stalled lane costs nothing.
 type gate struct {
 	kafka    *stream.Kafka
@@ -56,9 +57,8 @@ type gate struct {
 
 // state says whether more may be expanded, and whether there is at least room for newcomers: twice the backlog that closes the
 // gate, at any pace.
-func (g *gate) state() (open, ajar bool) {
-	now, drain := g.now(), drainRate(g.lanes(), g.platform)
-	allowed := max(gateFloor, int64(g.budget.Seconds()*drain))
+func (g *gate) state(now time.Time) (open, ajar bool) {
+	allowed := max(gateFloor, int64(g.budget.Seconds()*drainRate(g.lanes(), g.platform)))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if now.Sub(g.read) >= gateLife {

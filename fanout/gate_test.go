@@ -28,7 +28,7 @@ func TestGateFollowsTheLanesDrain(t *testing.T) {
 		uncommitted: func() int64 { return uncommitted }, now: func() time.Time { return now },
 	}
 	open := func() bool {
-		open, _ := g.state()
+		open, _ := g.state(now)
 		return open
 	}
 	if open() {
@@ -98,12 +98,12 @@ func TestExpansionIsSpreadOut(t *testing.T) {
 		g.spend(5000, now)
 		now = now.Add(test.after)
 		g.reading(test.backlog, 12, now)
-		if open, ajar := g.state(); open != test.open || !ajar {
+		if open, ajar := g.state(now); open != test.open || !ajar {
 			t.Errorf("with %d waiting, %v after a chunk of 5,000: open %v, ajar %v", test.backlog, test.after, open, ajar)
 		}
 	}
 	g.reading(200_000, 12, now)
-	if _, ajar := g.state(); ajar {
+	if _, ajar := g.state(now); ajar {
 		t.Error("room for newcomers at twice what is allowed")
 	}
 }

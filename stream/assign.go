@@ -53,7 +53,7 @@ func (s *session) assign(k tp, member string, base int64, meta string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping || s.partitions[k] != nil {
-		return // the client may fetch offsets again for what this member holds already
+		return // it takes no more, or the client fetched offsets again for what it holds already
 	}
 	s.epoch++
 	p.assignment = s.epoch

@@ -115,7 +115,7 @@ type session struct {
 	// waiting is the bytes of outputs that wait for a commit.
 	waiting atomic.Int64
 	wg      sync.WaitGroup
-	// stopping says that no partition is taken any more. Consumer.mu guards it.
+	// stopping says that no partition is taken any more: see lastHeld. Consumer.mu guards it.
 	stopping bool
 
 	commitMu sync.Mutex // guards all below; held for as long as a commit takes
@@ -137,7 +137,7 @@ func (c *Consumer) session(parent context.Context) error {
 	drained := make(chan struct{})
 	stop := context.AfterFunc(parent, func() {
 		defer close(drained)
-		s.drain(s.stop())
+		s.drain(s.lastHeld())
 		s.leave()
 		fail(context.Canceled)
 	})
@@ -346,9 +346,9 @@ func (c *Consumer) partition(k tp) *partition {
 	return c.partitions[k]
 }
 
-// stop lists the partitions at hand, which are the last: one that another member's leaving brings meanwhile would be begun,
-// and not committed.
-func (s *session) stop() []*partition {
+// lastHeld lists the partitions at hand, and sees to it that no other comes: one that another member's leaving brings while
+// these end would be begun, and not committed.
+func (s *session) lastHeld() []*partition {
 	s.mu.Lock()
 	s.stopping = true
 	s.mu.Unlock()

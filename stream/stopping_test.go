@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,16 +35,18 @@ func partitionComesWhileStopping(t *testing.T) bool {
 	}
 	var began, stopping atomic.Bool
 	var late atomic.Int64
-	release := make(chan struct{})
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
 	leave := start(t, k, "leaver", pass)
 	stop := start(t, k, "stopper", func(ctx context.Context, tasks []*stream.Task) {
 		if stopping.Load() {
 			late.Add(int64(len(tasks)))
 		}
 		began.Store(true)
-		<-release
+		<-held
 		pass(ctx, tasks)
 	})
+	t.Cleanup(release) // before the stopper's, which waits for what it holds
 	waitFor(t, func() bool { return owned(t, adm, k, "leaver") == 1 && owned(t, adm, k, "stopper") == 1 })
 	const n = 40
 	fill(t, k, "in", n/2)
@@ -69,7 +72,7 @@ func partitionComesWhileStopping(t *testing.T) bool {
 	if came {
 		time.Sleep(500 * time.Millisecond) // long enough to fetch and begin what lies there, if it would
 	}
-	close(release)
+	release()
 	<-stopped
 	if late.Load() > 0 {
 		t.Errorf("%d records were begun while it stopped", late.Load())
