@@ -144,9 +144,11 @@ func TestEveryTopicIsInTheDocs(t *testing.T) {
 	told, planned := map[string]string{}, map[string]string{}
 	for _, m := range topicRow.FindAllStringSubmatch(readPages(t)["docs/records.md"], -1) {
 		for _, p := range schemas.Platforms {
-			for _, tier := range schemas.Tiers {
-				topic := strings.NewReplacer("<platform>", schemas.PlatformName(p), "<tier>", tier.Name).Replace(m[1])
-				told[topic] = m[2] + " " + m[3]
+			for _, c := range schemas.Classes {
+				for _, tier := range schemas.Tiers {
+					names := strings.NewReplacer("<platform>", schemas.PlatformName(p), "<class>", schemas.ClassName(c), "<tier>", tier.Name)
+					told[names.Replace(m[1])] = m[2] + " " + m[3]
+				}
 			}
 		}
 	}

@@ -60,8 +60,10 @@ func Read(ctx context.Context, k *stream.Kafka, since time.Time, want func(Run) 
 		for _, class := range schemas.Classes {
 			r.deliveries(schemas.TopicSend(p, class), p, (*tally).sent)
 		}
-		for _, tier := range schemas.Tiers {
-			r.deliveries(schemas.TopicRetry(p, tier), p, func(t *tally, _ *pb.Delivery) { t.retries++ })
+		for _, class := range schemas.Classes {
+			for _, tier := range schemas.Tiers {
+				r.deliveries(schemas.TopicRetry(p, class, tier), p, func(t *tally, _ *pb.Delivery) { t.retries++ })
+			}
 		}
 		r.letters(p)
 		r.chunks(p)

@@ -6,8 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-
-	"github.com/belfry/belfry/simulator"
 )
 
 // Bench is one measurement.
@@ -33,8 +31,6 @@ type Env struct {
 	Profile string
 	// Dir is for files; whoever made it removes it.
 	Dir string
-	// Stage runs something on Belfry with all its roles in this process, with simulated providers.
-	Stage func(ctx context.Context, who simulator.Population, run func(context.Context, *Stage) error) error
 	// Say tells a person what happens.
 	Say func(format string, args ...any)
 }

@@ -34,11 +34,16 @@ type deployment struct {
 
 // deploy starts what Belfry needs, and nothing of Belfry's yet.
 func (e *Env) deploy(ctx context.Context, who simulator.Population, start startServer) (*deployment, error) {
-	d := &deployment{program: e.Belfry, say: e.Say, running: map[string]*process{}}
-	var err error
-	if d.providers, err = e.providers(ctx, who, start); err != nil {
+	p, err := e.providers(ctx, who, start)
+	if err != nil {
 		return nil, err
 	}
+	return e.deployTo(ctx, p)
+}
+
+// deployTo does it for providers that there are. It closes them, also when it fails.
+func (e *Env) deployTo(ctx context.Context, p *providers) (_ *deployment, err error) {
+	d := &deployment{program: e.Belfry, say: e.Say, running: map[string]*process{}, providers: p}
 	if d.cluster, err = e.cluster(ctx); err != nil {
 		return nil, errors.Join(err, d.providers.close())
 	}

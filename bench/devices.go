@@ -19,8 +19,8 @@ func deviceID(i int) string { return fmt.Sprintf("d-%06d", i) }
 func (s *Stage) registerAll(ctx context.Context, app string, n int) error {
 	r, w := io.Pipe()
 	defer r.Close()
-	go func() { w.CloseWithError(s.Simulator.WriteDevices(w, app)) }()
-	return s.Register(ctx, app, firstLines(r, n), n)
+	go func() { w.CloseWithError(s.sim.WriteDevices(w, app)) }()
+	return s.deployment.register(ctx, app, firstLines(r, n), n)
 }
 
 // firstLines reads n lines of r, and no further.
@@ -53,7 +53,7 @@ type device struct {
 // devices are all of an app's.
 func (s *Stage) devices(app string) ([]device, error) {
 	var all bytes.Buffer
-	if err := s.Simulator.WriteDevices(&all, app); err != nil {
+	if err := s.sim.WriteDevices(&all, app); err != nil {
 		return nil, err
 	}
 	var out []device
@@ -68,7 +68,7 @@ func (s *Stage) devices(app string) ([]device, error) {
 		}
 		service := d.Platform
 		for _, origin := range []simulator.Service{simulator.Chrome, simulator.Mozilla, simulator.Apple, simulator.Windows} {
-			if strings.HasPrefix(d.WebPush.Endpoint, s.Simulator.URL(origin)+"/") {
+			if strings.HasPrefix(d.WebPush.Endpoint, s.sim.URL(origin)+"/") {
 				service = origin.String()
 			}
 		}
@@ -83,7 +83,7 @@ func (s *Stage) register(ctx context.Context, app string, some []device) error {
 	for _, d := range some {
 		lines.Write(d.line)
 	}
-	return s.Register(ctx, app, &lines, len(some))
+	return s.deployment.register(ctx, app, &lines, len(some))
 }
 
 func idsOf(some []device) []string {

@@ -52,7 +52,7 @@ func (f Fairness) Population() simulator.Population {
 
 // Run implements Scene.
 func (f Fairness) Run(ctx context.Context, s *Stage) (Report, error) {
-	s.Say("registering %d devices", f.Devices+f.Small)
+	s.say("registering %d devices", f.Devices+f.Small)
 	if err := s.registerAll(ctx, bigApp, f.Devices); err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (f Fairness) Run(ctx context.Context, s *Stage) (Report, error) {
 			if err != nil {
 				return nil, err
 			}
-			s.Say("round %d: %.2f s alone, %.2f s behind a campaign to %d devices of app %s", round+1, alone, behind, f.Devices, bigApp)
+			s.say("round %d: %.2f s alone, %.2f s behind a campaign to %d devices of app %s", round+1, alone, behind, f.Devices, bigApp)
 			into.add(alone, behind)
 		}
 	}

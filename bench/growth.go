@@ -23,9 +23,10 @@ var tiers = []struct {
 	name  string
 	roles []string
 }{
-	{"api", []string{"producer", "registry"}},
+	{"api", []string{"producer", "registry", "trigger"}},
+	{"urgent", []string{"senders.apns.urgent", "senders.fcm.urgent", "senders.webpush.urgent"}},
 	{"fanout", []string{"fanout"}},
-	{"senders", []string{"senders.apns", "senders.fcm", "senders.webpush"}},
+	{"senders", []string{"senders.apns.bulk", "senders.fcm.bulk", "senders.webpush.bulk"}},
 	{"ledger", []string{"ledger"}},
 }
 

@@ -120,13 +120,13 @@ func (b Isolation) Population() simulator.Population {
 
 // Run implements Scene.
 func (b Isolation) Run(ctx context.Context, s *Stage) (Report, error) {
-	tail, err := newTail(s.Kafka)
+	tail, err := newTail(s.cluster.Kafka)
 	if err != nil {
 		return nil, err
 	}
 	defer tail.close()
 	runs := b.runs(s, tail)
-	s.Say("registering the devices of %d runs, and making their connections", len(runs))
+	s.say("registering the devices of %d runs, and making their connections", len(runs))
 	if err := prepare(ctx, runs); err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (b Isolation) Run(ctx context.Context, s *Stage) (Report, error) {
 			delay.add(halves[0].p99, halves[1].p99)
 		}
 		found := newIsolationPair(p.name, &throughput, &delay)
-		s.Say("%s", found)
+		s.say("%s", found)
 		if i == 0 {
 			report.Noise = found
 		} else {
@@ -269,13 +269,13 @@ func (r *isolationRun) sicken(ctx context.Context) (end func() error, err error)
 	if r.pair.apart {
 		fault.App = r.struck
 	}
-	if err := r.Simulator.SetFault("bench", fault); err != nil {
+	if err := r.sim.SetFault("bench", fault); err != nil {
 		return nil, err
 	}
 	campaigns := (sickDeliveries + len(r.sick) - 1) / len(r.sick)
 	id := func(i int) string { return fmt.Sprintf("sick-%d", i) }
 	end = func() error {
-		r.Simulator.ClearFaults()
+		r.sim.ClearFaults()
 		return each(campaigns, func(i int) error { return r.cancel(ctx, r.struck, id(i)) })
 	}
 	err = each(campaigns, func(i int) error {
@@ -283,7 +283,7 @@ func (r *isolationRun) sicken(ctx context.Context) (end func() error, err error)
 	})
 	if err == nil {
 		select {
-		case <-r.Simulator.FaultStruck("bench"):
+		case <-r.sim.FaultStruck("bench"):
 		case <-time.After(lostAfter):
 			err = fmt.Errorf("the fault struck nothing within %v", lostAfter)
 		case <-ctx.Done():

@@ -239,7 +239,7 @@ func (l *laneSide) inProcess(ctx context.Context) (*lanes, error) {
 	}
 	life, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- senders.NewPlatform(l.Kafka, provider).Run(life) }()
+	go func() { ended <- senders.NewPlatform(l.Kafka, provider, []pb.Class{pb.Class_CLASS_BULK}).Run(life) }()
 	return &lanes{
 		ended: ended,
 		stop: func() error {

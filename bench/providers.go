@@ -18,12 +18,13 @@ import (
 )
 
 // providers is a server that stands in for all of them, with the credentials and the devices of a simulator that nobody
-// asks: the simulator is in Go and as strict as providers are, and would cost more than what is measured.
+// asks: the simulator is in Go and as strict as providers are, and would cost more than what is measured. Where that is no
+// matter there is no server, and the simulator is asked.
 type providers struct {
-	*server
-	sim *simulator.Simulator
-	dir string
-	// moved rewrites the simulator's addresses.
+	*server // nil: none
+	sim     *simulator.Simulator
+	dir     string
+	// moved rewrites the simulator's addresses, if there is a server.
 	moved *strings.Replacer
 }
 
@@ -52,6 +53,18 @@ func (e *Env) providers(ctx context.Context, who simulator.Population, start sta
 	return p, p.setUp(who.Apps)
 }
 
+// simulated starts a simulator and writes belfry.yaml, with credentials, to the environment's folder.
+func (e *Env) simulated(o simulator.Options) (_ *providers, err error) {
+	p := &providers{dir: e.Dir, moved: strings.NewReplacer()}
+	if p.sim, err = simulator.Start(o); err != nil {
+		return nil, err
+	}
+	if err := p.sim.WriteSetup(p.dir); err != nil {
+		return nil, joined(err, p.close)
+	}
+	return p, nil
+}
+
 // setUp writes what belfry serve needs.
 func (p *providers) setUp(apps []string) error {
 	if err := p.sim.WriteSetup(p.dir); err != nil {
@@ -73,8 +86,10 @@ func (p *providers) setUp(apps []string) error {
 	return os.WriteFile(filepath.Join(p.dir, "ca.pem"), p.ca, 0o600)
 }
 
-func (p *providers) close() error {
-	err := p.stop()
+func (p *providers) close() (err error) {
+	if p.server != nil {
+		err = p.stop()
+	}
 	if p.sim != nil {
 		err = errors.Join(err, p.sim.Close())
 	}

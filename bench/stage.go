@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 	"github.com/belfry/belfry/producer"
 	"github.com/belfry/belfry/schemas"
 	"github.com/belfry/belfry/simulator"
-	"github.com/belfry/belfry/stream"
 )
 
 // Scene is a measurement of what one part of the traffic does to another, on a [Stage].
@@ -25,26 +23,27 @@ type Scene interface {
 type Staged struct{ Scene }
 
 // Run implements Bench.
-func (s Staged) Run(ctx context.Context, e *Env) (r Report, err error) {
-	err = e.Stage(ctx, s.Population(), func(ctx context.Context, on *Stage) error {
-		r, err = s.Scene.Run(ctx, on)
-		return err
-	})
-	return r, err
+func (s Staged) Run(ctx context.Context, e *Env) (_ Report, err error) {
+	on := &Stage{Receipts: &Receipts{}}
+	providers, err := e.simulated(simulator.Options{Population: s.Population(), Accepted: on.Receipts.Accepted})
+	if err != nil {
+		return nil, err
+	}
+	if on.deployment, err = e.deployTo(ctx, providers); err != nil {
+		return nil, err
+	}
+	defer func() { err = joined(err, on.close) }()
+	if err := on.serveAll(ctx); err != nil {
+		return nil, err
+	}
+	return s.Scene.Run(ctx, on)
 }
 
-// Stage is Belfry with all its roles, running, with simulated providers.
+// Stage is Belfry with all its roles, in processes of their own, and simulated providers in this one.
 type Stage struct {
-	Kafka     *stream.Kafka
-	Simulator *simulator.Simulator
-	// Receipts must be told of each delivery that the simulator accepts.
+	*deployment
+	// Receipts are told of each delivery that the simulator accepts.
 	Receipts *Receipts
-	// Call calls Belfry's API as an app, with JSON.
-	Call func(ctx context.Context, app, method, path string, in, out any) error
-	// Register registers so many devices of an app, one a line, and waits until the registry has them.
-	Register func(ctx context.Context, app string, lines io.Reader, n int) error
-	// Say tells a person what happens.
-	Say func(format string, args ...any)
 }
 
 // text is what every measurement sends: a title and a body with variables, as most do.
@@ -56,14 +55,14 @@ var text = message.Message{
 
 // launch creates a campaign under an id and launches it.
 func (s *Stage) launch(ctx context.Context, app, id string, to producer.Audience) error {
-	return s.Call(ctx, app, http.MethodPost, "/campaigns", producer.CampaignDefinition{
+	return s.call(ctx, app, http.MethodPost, "/campaigns", producer.CampaignDefinition{
 		ID: id, Message: text, Audience: to, Launch: true,
 	}, nil)
 }
 
 // cancel ends a campaign. What is on its way still ends.
 func (s *Stage) cancel(ctx context.Context, app, id string) error {
-	return s.Call(ctx, app, http.MethodPost, "/campaigns/"+id+"/cancel", nil, nil)
+	return s.call(ctx, app, http.MethodPost, "/campaigns/"+id+"/cancel", nil, nil)
 }
 
 // deliveries are the ids of what a campaign sends to devices.

@@ -53,13 +53,14 @@ func (u Urgent) Population() simulator.Population {
 
 // Run implements Scene.
 func (u Urgent) Run(ctx context.Context, s *Stage) (Report, error) {
-	s.Say("registering %d devices", u.Devices)
+	s.say("registering %d devices", u.Devices)
 	if err := s.registerAll(ctx, benchApp, u.Devices); err != nil {
 		return nil, err
 	}
 	r := &UrgentReport{Name: "urgent", Rounds: u.Rounds, Devices: u.Devices, Calls: u.Calls}
 	var p series
-	if _, err := u.half(ctx, s); err != nil { // warms up: connections, tokens
+	// Warms up: connections, tokens, and a Kafka that has compiled nothing yet.
+	if _, _, err := u.during(ctx, s, "warm"); err != nil {
 		return nil, err
 	}
 	for round := range u.Rounds {
@@ -72,7 +73,7 @@ func (u Urgent) Run(ctx context.Context, s *Stage) (Report, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Say("round %d: p99 %.1f ms idle, %.1f ms during a blast of %.0f/s", round+1, idle, blast, rate)
+		s.say("round %d: p99 %.1f ms idle, %.1f ms during a blast of %.0f/s", round+1, idle, blast, rate)
 		p.add(idle, blast)
 		r.BlastRate = append(r.BlastRate, rate)
 	}
@@ -126,7 +127,7 @@ func (u Urgent) half(ctx context.Context, s *Stage) (float64, error) {
 		calls.Go(func() error {
 			at := time.Now()
 			var answer producer.MessageAnswer
-			err := s.Call(ctx, benchApp, http.MethodPost, "/messages", producer.MessageCall{
+			err := s.call(ctx, benchApp, http.MethodPost, "/messages", producer.MessageCall{
 				To: producer.Recipients{{Device: device}}, Message: text,
 			}, &answer)
 			if err != nil {

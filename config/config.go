@@ -10,7 +10,7 @@ import (
 // the meaning, in Markdown. A string whose key ends in _file is a path, relative to the configuration's own folder.
 type Config struct {
 	Instance  string          `yaml:"instance" env:"INSTANCE" doc:"This process's name among those that run the same roles. It must stay the same over a restart and differ between processes, for a restarted process ends its predecessor's transactions by it. Left out: the host name"`
-	Roles     []string        `yaml:"roles" env:"ROLES" doc:"What this process does: producer, registry, fanout, senders.apns, senders.fcm, senders.webpush, ledger, replay. Left out: all"`
+	Roles     []string        `yaml:"roles" env:"ROLES" doc:"What this process does: producer, registry, trigger, fanout, senders.PLATFORM.CLASS (apns, fcm, webpush; urgent, bulk), ledger, replay. senders.PLATFORM is both classes, senders all. Left out: all"`
 	DataDir   string          `yaml:"data_dir" env:"DATA_DIR" doc:"Where the embedded Kafka keeps its files, when kafka.brokers is left out"`
 	Listen    string          `yaml:"listen" env:"LISTEN" doc:"Address of the HTTP API, host:port"`
 	TLS       ServerTLS       `yaml:"tls" envPrefix:"TLS_" doc:"The HTTP API's certificate. Left out: plain HTTP"`

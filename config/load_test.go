@@ -147,7 +147,7 @@ func TestRefusals(t *testing.T) {
 		{"duration out of range", "senders:\n  timeout: 5m\n", `belfry.yaml:2: senders.timeout: is 5m0s; must be 1s to 1m0s`},
 		{"unknown role", "kafka: {brokers: ['a:1']}\nredis: {addresses: ['a:1']}\nroles:\n  - sender.apns\n", `belfry.yaml:4: roles[0]: is "sender.apns"; must be one of producer`},
 		{"role twice", "kafka: {brokers: ['a:1']}\nredis: {addresses: ['a:1']}\nroles:\n  - ledger\n  - ledger\n", `belfry.yaml:5: roles[1]: "ledger" is there twice`},
-		{"roles alone", "roles: [producer, registry, fanout, ledger]\n", `belfry.yaml:1: roles: lacks senders.apns, but without kafka.brokers`},
+		{"roles alone", "roles: [producer, registry, trigger, fanout, ledger]\n", `belfry.yaml:1: roles: lacks senders.apns.urgent, but without kafka.brokers`},
 		{"one Redis each", "kafka: {brokers: ['a:1']}\nroles: [producer]\n", `redis.addresses: is left out`},
 		{"no port", "kafka:\n  brokers: [localhost]\n", `belfry.yaml:2: kafka.brokers[0]: is "localhost"; must be host:port`},
 		{"TLS but not enabled", "kafka:\n  brokers: ['a:1']\n  tls:\n    ca_file: x\n", `belfry.yaml:3: kafka.tls.enabled: is false`},

@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// Roles are what one process can do, in the order in which a delivery meets them.
-var Roles = []string{"producer", "registry", "fanout", "senders.apns", "senders.fcm", "senders.webpush", "ledger", "replay"}
-
 var (
 	instanceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 	topicPrefix  = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}$`)
@@ -31,7 +28,7 @@ func (c *Config) faults() Problems {
 	if !instanceName.MatchString(c.Instance) {
 		p.add("instance", "is %q; must be 1 to 64 letters, digits and ._-", c.Instance)
 	}
-	p.each("roles", c.Roles, Roles)
+	p.each("roles", c.Roles, roleNames())
 	p.address("listen", c.Listen)
 	p.both("tls", "cert_file", c.TLS.CertFile, "key_file", c.TLS.KeyFile)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -48,9 +45,6 @@ func (c *Config) faults() Problems {
 	return p
 }
 
-// Runs says whether this process has the role.
-func (c *Config) Runs(role string) bool { return len(c.Roles) == 0 || slices.Contains(c.Roles, role) }
-
 // checkEmbedded refuses processes that would each have a broker or a Redis of their own, and never meet.
 func (c *Config) checkEmbedded(p *Problems) {
 	if len(c.Kafka.Brokers) == 0 {
@@ -64,7 +58,7 @@ func (c *Config) checkEmbedded(p *Problems) {
 			}
 		}
 	}
-	sharing := []string{"producer", "registry", "fanout", "ledger"}
+	sharing := []string{"producer", "registry", "trigger", "fanout", "ledger"}
 	runs := 0
 	for _, role := range sharing {
 		if c.Runs(role) {

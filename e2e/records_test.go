@@ -38,14 +38,12 @@ func consumed() map[string]string {
 		dead[topic] = schemas.TopicDeadOf(topic)
 	}
 	for _, p := range schemas.Platforms {
-		for _, topic := range []string{
-			schemas.TopicChunks(p), schemas.TopicSend(p, pb.Class_CLASS_BULK), schemas.TopicSend(p, pb.Class_CLASS_URGENT),
-			schemas.TopicResults(p),
-		} {
-			dead[topic] = schemas.TopicDead(p)
-		}
-		for _, tier := range schemas.Tiers {
-			dead[schemas.TopicRetry(p, tier)] = schemas.TopicDead(p)
+		dead[schemas.TopicChunks(p)], dead[schemas.TopicResults(p)] = schemas.TopicDead(p), schemas.TopicDead(p)
+		for _, class := range schemas.Classes {
+			dead[schemas.TopicSend(p, class)] = schemas.TopicDead(p)
+			for _, tier := range schemas.Tiers {
+				dead[schemas.TopicRetry(p, class, tier)] = schemas.TopicDead(p)
+			}
 		}
 	}
 	return dead

@@ -132,7 +132,7 @@ func (p *parts) killSender(platform string) {
 		return taken(p.receipts().ByStatus[platform]) > taken(before.ByStatus[platform])+100
 	})
 	held := p.hold(platform)
-	p.strike("senders."+platform, func() {
+	p.strike("senders."+platform+".bulk", func() {
 		cut := held()
 		var known int64
 		p.onKafka(func(k *stream.Kafka) { known = acceptedOnKafka(p.t, k, platform) })

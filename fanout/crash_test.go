@@ -33,10 +33,7 @@ func child(brokers []string) {
 	r, err := registry.OpenRedis(registry.RedisConfig{Addresses: []string{os.Getenv("FANOUT_CHILD_REDIS")}})
 	if err == nil {
 		k := &stream.Kafka{Brokers: brokers, Prefix: os.Getenv("FANOUT_CHILD_PREFIX"), Instance: "child", Log: log}
-		var f *Fanout
-		if f, err = New(Options{Kafka: k, Redis: r, Registry: registry.New(r)}); err == nil {
-			err = f.Run(context.Background())
-		}
+		err = New(Options{Kafka: k, Registry: registry.New(r)}).Run(context.Background())
 	}
 	log.Error("child ended", "err", err)
 	os.Exit(1)

@@ -2,5 +2,5 @@
 // them on time (scheduler), turns their chunks into deliveries in fair order and no faster than the lanes drain
 // (expander), and answers events with urgent messages (trigger).
 //
-// The two to know are [Fanout], the role, and [Decide], the campaign's state machine.
+// The three to know are [Fanout] and [Triggers], the roles, and [Decide], the campaign's state machine.
 package fanout

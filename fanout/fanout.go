@@ -22,20 +22,13 @@ const defaultBudget = 5 * time.Second
 type Options struct {
 	Kafka    *stream.Kafka
 	Registry *registry.Registry
-	// Redis remembers which events have fired.
-	Redis *registry.Redis
-	// Apps are those there are: events of others are dead letters.
-	Apps []string
-	// Rules say which events are answered with a message.
-	Rules []Rule
 	// Budget bounds a lane's backlog, in the time that the lane takes to drain it. 0 means 5 s.
 	Budget time.Duration
 	// Now is time.Now when nil.
 	Now func() time.Time
 }
 
-// Fanout is the role: launcher and scheduler, and for each platform an expander and a trigger. Any number of instances
-// share the work.
+// Fanout is the role: launcher and scheduler, and for each platform an expander. Any number of instances share the work.
 type Fanout struct {
 	o         Options
 	campaigns *campaigns
@@ -44,20 +37,15 @@ type Fanout struct {
 	launcher  *launcher
 	scheduler *scheduler
 	expanders map[pb.Platform]*expander
-	triggers  []*trigger
 }
 
-// New makes the role. It fails on rules that do not compile, naming every fault.
-func New(o Options) (*Fanout, error) {
+// New makes the role.
+func New(o Options) *Fanout {
 	if o.Budget == 0 {
 		o.Budget = defaultBudget
 	}
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	rules, err := compileRules(o.Rules)
-	if err != nil {
-		return nil, err
 	}
 	f := &Fanout{
 		o: o, campaigns: newCampaigns(o.Kafka), lanes: lanes.NewView(o.Kafka, o.Now), control: control.NewView(o.Kafka),
@@ -68,11 +56,10 @@ func New(o Options) (*Fanout, error) {
 		kafka: o.Kafka, campaigns: f.campaigns, now: o.Now,
 		patience: &patience{log: o.Kafka.Log}, asked: map[string]time.Time{},
 	}
-	for i, p := range schemas.Platforms {
+	for _, p := range schemas.Platforms {
 		f.expanders[p] = newExpander(p, f)
-		f.triggers = append(f.triggers, newTrigger(p, i == 0, rules, o))
 	}
-	return f, nil
+	return f
 }
 
 // Run works until ctx is done. It reads campaigns, lanes and control to their ends before it takes anything.
@@ -81,9 +68,6 @@ func (f *Fanout) Run(ctx context.Context) error {
 	group.Go(func() error { return f.campaigns.view.Run(ctx) })
 	group.Go(func() error { return f.lanes.Run(ctx) })
 	group.Go(func() error { return f.control.Run(ctx) })
-	for _, t := range f.triggers {
-		group.Go(func() error { return t.consumer.Run(ctx) })
-	}
 	for _, ready := range []<-chan struct{}{f.campaigns.view.Ready(), f.lanes.Ready(), f.control.Ready()} {
 		select {
 		case <-ready:

@@ -17,10 +17,7 @@ import (
 // as the lane is not twice as full.
 func TestNewcomerPassesAClosedGate(t *testing.T) {
 	now := epoch
-	f, err := New(Options{Kafka: streamtest.Kafka(t), Now: func() time.Time { return now }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := New(Options{Kafka: streamtest.Kafka(t), Now: func() time.Time { return now }})
 	e := f.expanders[apns]
 	queue := func(id string) {
 		c := definition()

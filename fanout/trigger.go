@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/events"
@@ -22,6 +23,49 @@ import (
 
 // firedFor is how long it is remembered that an event id has fired: as long as belfry.events keeps the event.
 const firedFor = 7 * 24 * time.Hour
+
+// TriggerOptions say what Triggers work on.
+type TriggerOptions struct {
+	Kafka    *stream.Kafka
+	Registry *registry.Registry
+	// Redis remembers which events have fired.
+	Redis *registry.Redis
+	// Apps are those there are: events of others are dead letters.
+	Apps []string
+	// Rules say which events are answered with a message.
+	Rules []Rule
+	// Now is time.Now when nil.
+	Now func() time.Time
+}
+
+// Triggers is the role that answers events with urgent messages. It is apart from [Fanout], whose work can wait. Any number
+// of instances share the work.
+type Triggers struct{ all []*trigger }
+
+// NewTriggers makes the role. It fails on rules that do not compile, naming every fault.
+func NewTriggers(o TriggerOptions) (*Triggers, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	rules, err := compileRules(o.Rules)
+	if err != nil {
+		return nil, err
+	}
+	t := &Triggers{}
+	for i, p := range schemas.Platforms {
+		t.all = append(t.all, newTrigger(p, i == 0, rules, o))
+	}
+	return t, nil
+}
+
+// Run works until ctx is done.
+func (t *Triggers) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, one := range t.all {
+		group.Go(func() error { return one.consumer.Run(ctx) })
+	}
+	return group.Wait()
+}
 
 // trigger answers events with urgent deliveries on one platform. Each platform has a group of its own over all events,
 // so that none waits for another's transaction.
@@ -39,8 +83,8 @@ type trigger struct {
 	now      func() time.Time
 }
 
-func newTrigger(p pb.Platform, speaks bool, rules map[ruleKey][]*rule, o Options) *trigger {
-	name := "fanout.trigger." + schemas.PlatformName(p)
+func newTrigger(p pb.Platform, speaks bool, rules map[ruleKey][]*rule, o TriggerOptions) *trigger {
+	name := "trigger." + schemas.PlatformName(p)
 	log := o.Kafka.Log.With("role", name)
 	t := &trigger{
 		platform: p, speaks: speaks, apps: o.Apps, rules: rules, registry: o.Registry, redis: o.Redis, now: o.Now,

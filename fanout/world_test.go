@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/registry"
@@ -57,24 +58,25 @@ func devices(app string, n int) []*pb.Device {
 	return all
 }
 
-func (w *world) options() Options {
-	return Options{Kafka: w.kafka, Registry: w.registry, Redis: w.redis, Apps: []string{"shop"}}
-}
+func (w *world) options() Options { return Options{Kafka: w.kafka, Registry: w.registry} }
 
-// start runs one instance until stop is called, or the test ends.
+// start runs one instance of both roles until stop is called, or the test ends.
 func (w *world) start(instance string, rules ...Rule) (stop func()) {
 	w.Helper()
 	k := *w.kafka
 	k.Instance = instance
 	o := w.options()
-	o.Kafka, o.Rules = &k, rules
-	f, err := New(o)
+	o.Kafka = &k
+	triggers, err := NewTriggers(TriggerOptions{
+		Kafka: &k, Registry: w.registry, Redis: w.redis, Apps: []string{"shop"}, Rules: rules,
+	})
 	if err != nil {
 		w.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
+	var roles errgroup.Group
+	roles.Go(func() error { return New(o).Run(ctx) })
+	roles.Go(func() error { return triggers.Run(ctx) })
 	stopped := false
 	stop = func() {
 		if stopped {
@@ -82,7 +84,7 @@ func (w *world) start(instance string, rules ...Rule) (stop func()) {
 		}
 		stopped = true
 		cancel()
-		if err := <-done; err != nil {
+		if err := roles.Wait(); err != nil {
 			w.Errorf("instance %s: %v", instance, err)
 		}
 	}

@@ -131,8 +131,10 @@ func TopicSend(p pb.Platform, c pb.Class) string {
 	return "send." + PlatformName(p) + "." + ClassName(c)
 }
 
-// TopicRetry names the topic of deliveries of a platform put off by one tier's delay.
-func TopicRetry(p pb.Platform, t Tier) string { return "retry." + PlatformName(p) + "." + t.Name }
+// TopicRetry names the topic of a lane's deliveries that are put off by one tier's delay.
+func TopicRetry(p pb.Platform, c pb.Class, t Tier) string {
+	return "retry." + PlatformName(p) + "." + ClassName(c) + "." + t.Name
+}
 
 // TopicResults names the topic of a platform's outcomes.
 func TopicResults(p pb.Platform) string { return "results." + PlatformName(p) }
@@ -172,8 +174,10 @@ func Plan() []Topic {
 			// One partition, so that one process at a time knows what was sent again; kept for longer than any dead letter.
 			Topic{TopicReplays(p), 1, Delete, 30 * day},
 		)
-		for _, t := range Tiers {
-			plan = append(plan, Topic{TopicRetry(p, t), 3, Delete, 7 * day})
+		for _, c := range Classes {
+			for _, t := range Tiers {
+				plan = append(plan, Topic{TopicRetry(p, c, t), 3, Delete, 7 * day})
+			}
 		}
 	}
 	return plan

@@ -230,7 +230,7 @@ func TestBacklogAboveTheBudgetEndsOnce(t *testing.T) {
 	l := NewLane(Options{Kafka: k, Provider: p, Class: bulk, Runs: runs, Control: watched(t, k), Rates: NewRates(), Timeout: 4 * time.Second})
 	l.budget.parked, l.budget.lane = budgeted, 2*budgeted
 	streamtest.Run(t, l.Run)
-	streamtest.Run(t, newRetry(k, p, map[pb.Class]*Lane{bulk: l}).run)
+	streamtest.Run(t, newRetry(l).run)
 
 	accepted := map[string]bool{}
 	accept := func(r *kgo.Record) {
@@ -249,7 +249,7 @@ func TestBacklogAboveTheBudgetEndsOnce(t *testing.T) {
 	streamtest.Read(t, k, func(r *kgo.Record) bool {
 		surplus[string(r.Key)] = true
 		return len(surplus) < backlog-windowRecords
-	}, schemas.TopicRetry(fcm, schemas.Tiers[len(schemas.Tiers)-1]))
+	}, schemas.TopicRetry(fcm, pb.Class_CLASS_BULK, schemas.Tiers[len(schemas.Tiers)-1]))
 	for _, d := range l.all() {
 		if s := d.look(time.Now()); s.parked > budgeted {
 			t.Errorf("%d are parked at %s, with a budget of %d", s.parked, d.Name, budgeted)

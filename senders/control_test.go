@@ -42,7 +42,7 @@ func TestControlReachesTheLog(t *testing.T) {
 			p := &fakeProvider{platform: fcm, ceiling: 50, answer: func(context.Context, *Request) (*wire.Result, error) { return status(200) }}
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan error, 1)
-			go func() { done <- NewPlatform(k, p).Run(ctx) }()
+			go func() { done <- NewPlatform(k, p, schemas.Classes).Run(ctx) }()
 			var records []*kgo.Record
 			for i := range n {
 				records = append(records, onTopic(sendBulk, delivery("spring", fmt.Sprint("d", i), "w")))
@@ -55,7 +55,7 @@ func TestControlReachesTheLog(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Fatal(err)
 			}
-			streamtest.Run(t, NewPlatform(k, p).Run)
+			streamtest.Run(t, NewPlatform(k, p, schemas.Classes).Run)
 			// The other lane is at work, and this one holds what it has.
 			urgent := delivery("spring", "urgent", "x")
 			urgent.Class = pb.Class_CLASS_URGENT

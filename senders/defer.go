@@ -66,7 +66,7 @@ func (l *Lane) postpone(p *packer, j *job, v Verdict, wait time.Duration, now ti
 	d.LastCode = valid(v.Code)
 	d.Parked = v.Next == putOff
 	d.DueAt = due.UnixMilli()
-	p.whole(j, stream.Output{Topic: schemas.TopicRetry(l.Provider.Platform(), tier), Key: j.task.Key, Value: encode(d)})
+	p.whole(j, stream.Output{Topic: schemas.TopicRetry(l.Provider.Platform(), l.Class, tier), Key: j.task.Key, Value: encode(d)})
 	p.done(j)
 }
 

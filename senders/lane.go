@@ -35,8 +35,8 @@ type Lane struct {
 	budget   budget
 	valve    *valve
 	messages inlineMessages
-	// results is the topic of outcomes.
-	results string
+	// topic is what it sends, results where the outcomes go.
+	topic, results string
 	common
 	jobs       pool[job]
 	packers    sync.Pool
@@ -77,6 +77,7 @@ func NewLane(o Options) *Lane {
 		valve:        newValve(o.Provider.Platform(), o.Class, o.Control.Get, o.Rates),
 		destinations: map[Destination]*destination{},
 		assignments:  map[int32]context.Context{},
+		topic:        schemas.TopicSend(o.Provider.Platform(), o.Class),
 		results:      schemas.TopicResults(o.Provider.Platform()),
 	}
 	l.common = common{provider: o.Provider, timeout: o.Timeout, finish: l.finish, log: o.Kafka.Log.With("lane", name)}
@@ -88,7 +89,7 @@ func NewLane(o Options) *Lane {
 	}
 	l.consumer = stream.NewConsumer(o.Kafka, stream.Options{
 		Name:    "senders." + name,
-		Topics:  []string{schemas.TopicSend(o.Provider.Platform(), o.Class)},
+		Topics:  []string{l.topic},
 		Records: windowRecords,
 		Bytes:   windowBytes,
 		Handle:  l.handle,

@@ -132,7 +132,7 @@ func deferred(t *testing.T, k *stream.Kafka, n int) (map[string]*pb.Delivery, ma
 	var topics []string
 	tiers := map[string]schemas.Tier{}
 	for _, tier := range schemas.Tiers {
-		topic := schemas.TopicRetry(fcm, tier)
+		topic := schemas.TopicRetry(fcm, pb.Class_CLASS_BULK, tier)
 		topics = append(topics, topic)
 		tiers[k.Topic(topic)] = tier
 	}
@@ -382,7 +382,7 @@ func TestStopFinishesWhatIsOutAndRepeatsNothing(t *testing.T) {
 	for range 3 {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- NewPlatform(k, p).Run(ctx) }()
+		go func() { done <- NewPlatform(k, p, schemas.Classes).Run(ctx) }()
 		for range 50 {
 			<-begun
 		}
@@ -394,7 +394,7 @@ func TestStopFinishesWhatIsOutAndRepeatsNothing(t *testing.T) {
 	if len(p.requests()) >= n {
 		t.Fatal("all was sent before the last stop: the test proves nothing")
 	}
-	streamtest.Run(t, NewPlatform(k, p).Run)
+	streamtest.Run(t, NewPlatform(k, p, schemas.Classes).Run)
 	outcomes(t, k, n)
 	times := map[string]int{}
 	for _, r := range p.requests() {
@@ -412,7 +412,7 @@ func TestPausedCampaignGoesOnAfterResume(t *testing.T) {
 	d := delivery("spring", "d", "w")
 	streamtest.Produce(t, k, onTopic(sendBulk, d))
 	p := &fakeProvider{platform: fcm, ceiling: 8, answer: func(context.Context, *Request) (*wire.Result, error) { return status(200) }}
-	streamtest.Run(t, NewPlatform(k, p).Run)
+	streamtest.Run(t, NewPlatform(k, p, schemas.Classes).Run)
 	if again, _ := deferred(t, k, 1); !again["d"].Parked {
 		t.Errorf("put off as %v", again["d"])
 	}

@@ -7,26 +7,26 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/belfry/belfry/control"
-	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 )
 
-// Platform is all that sends to one platform in one process: its lanes, its retry hop, its provider's tokens, and its own
-// view of the campaigns and of control, so that it shares nothing with another platform.
+// Platform is all that sends to one platform in one process: its lanes with their retry hops, its provider's tokens, and its
+// own view of the campaigns and of control, so that it shares nothing with another platform.
 type Platform struct {
 	// Timeout is how long one request may take. 0 means 10 s. It is set before Run.
 	Timeout time.Duration
 
 	kafka    *stream.Kafka
 	provider Provider
+	classes  []pb.Class
 	runs     *Runs
 	control  *control.View
 }
 
-// NewPlatform makes a platform's senders. They start with Run.
-func NewPlatform(k *stream.Kafka, p Provider) *Platform {
-	return &Platform{kafka: k, provider: p, runs: NewRuns(k, p.Platform()), control: control.NewView(k)}
+// NewPlatform makes a platform's senders for some classes. They start with Run.
+func NewPlatform(k *stream.Kafka, p Provider, classes []pb.Class) *Platform {
+	return &Platform{kafka: k, provider: p, classes: classes, runs: NewRuns(k, p.Platform()), control: control.NewView(k)}
 }
 
 // Run sends until ctx is done, then waits for the answers that are out, and returns nil. Run it once.
@@ -56,14 +56,12 @@ func (s *Platform) Run(ctx context.Context) error {
 	lean(s.runs.Run)
 	lean(s.control.Run)
 	lean(s.provider.Run)
-	lanes, rates := map[pb.Class]*Lane{}, NewRates()
-	for _, class := range schemas.Classes {
+	rates := NewRates()
+	for _, class := range s.classes {
 		l := NewLane(Options{Kafka: s.kafka, Provider: s.provider, Class: class, Runs: s.runs, Control: s.control, Rates: rates, Timeout: s.Timeout})
-		lanes[class] = l
 		working.Go(func() error { return l.Run(ctx) })
+		working.Go(func() error { return newRetry(l).run(ctx) })
 	}
-	retry := newRetry(s.kafka, s.provider, lanes)
-	working.Go(func() error { return retry.run(ctx) })
 	err := working.Wait()
 	stop()
 	if failed := support.Wait(); err == nil {

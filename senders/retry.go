@@ -14,12 +14,11 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// retry brings deliveries of one platform back from its retry topics to their send topics when they are due. Those that
+// retry brings a lane's deliveries back from its retry topics to its send topic when they are due. Those that
 // failed by themselves come never before; those that were parked for their destination's or campaign's sake also as soon
 // as that goes on. What has expired meanwhile goes back too: the lane ends it.
 type retry struct {
-	provider Provider
-	lanes    map[pb.Class]*Lane
+	lane     *Lane
 	consumer *stream.Consumer
 	delays   map[string]time.Duration // by topic
 
@@ -32,12 +31,10 @@ type retry struct {
 type parked struct {
 	ctx  context.Context
 	task *stream.Task
-	send string
 	// due is not before when the provider is asked again, turn when it leaves this topic at the latest.
 	due, turn time.Time
 	// early says that it may come back before: where, run and paced are what that depends on.
 	early bool
-	class pb.Class
 	where Destination
 	run   runKey
 	paced bool
@@ -50,16 +47,16 @@ const (
 	wantsEvery = 500 * time.Millisecond
 )
 
-func newRetry(k *stream.Kafka, p Provider, lanes map[pb.Class]*Lane) *retry {
-	r := &retry{provider: p, lanes: lanes, delays: map[string]time.Duration{}}
+func newRetry(l *Lane) *retry {
+	r := &retry{lane: l, delays: map[string]time.Duration{}}
 	topics := make([]string, 0, len(schemas.Tiers))
 	for _, t := range schemas.Tiers {
-		topic := schemas.TopicRetry(p.Platform(), t)
+		topic := schemas.TopicRetry(l.Provider.Platform(), l.Class, t)
 		topics = append(topics, topic)
 		r.delays[topic] = t.Delay
 	}
-	r.consumer = stream.NewConsumer(k, stream.Options{
-		Name:   "senders." + schemas.PlatformName(p.Platform()) + ".retry",
+	r.consumer = stream.NewConsumer(l.Kafka, stream.Options{
+		Name:   "senders." + l.name + ".retry",
 		Topics: topics,
 		Handle: r.handle,
 	})
@@ -107,13 +104,11 @@ func (r *retry) handle(ctx context.Context, tasks []*stream.Task) {
 // read decodes a record. One that is no delivery it ends, and returns nil.
 func (r *retry) read(ctx context.Context, t *stream.Task) *parked {
 	d := &pb.Delivery{}
-	if proto.Unmarshal(t.Value, d) != nil || schemas.ClassName(d.Class) == "" {
-		t.Done(t.DeadLetter(schemas.TopicDead(r.provider.Platform()), "undecodable", "not a belfry.v1.Delivery with a class"))
+	if proto.Unmarshal(t.Value, d) != nil {
+		t.Done(t.DeadLetter(schemas.TopicDead(r.lane.Provider.Platform()), "undecodable", "not a belfry.v1.Delivery"))
 		return nil
 	}
-	p := &parked{
-		ctx: ctx, task: t, send: schemas.TopicSend(r.provider.Platform(), d.Class), due: time.UnixMilli(d.DueAt), class: d.Class,
-	}
+	p := &parked{ctx: ctx, task: t, due: time.UnixMilli(d.DueAt)}
 	// The topic's delay is the longest that anybody waits here. A Retry-After beyond the longest tier goes round again
 	// rather than pin its partition's offset.
 	p.turn = t.Timestamp.Add(r.delays[t.Topic])
@@ -121,7 +116,7 @@ func (r *retry) read(ctx context.Context, t *stream.Task) *parked {
 		p.turn = p.due
 	}
 	if d.Parked {
-		where, err := r.provider.Destination(d)
+		where, err := r.lane.Provider.Destination(d)
 		p.early, p.where, p.paced = err == nil, where, d.LastCode == codePace
 		if d.Message == nil {
 			p.run = runKey{d.App, d.Run}
@@ -146,13 +141,13 @@ func (r *retry) ended(p *parked, now time.Time, look bool) bool {
 	switch {
 	case p.ctx.Err() != nil:
 		p.task.Release()
-	case look && p.early && r.lanes[p.class].wants(p, now):
+	case look && p.early && r.lane.wants(p, now):
 		r.back(p)
 	case now.Before(p.turn):
 		return false
 	case now.Before(p.due):
 		tier, _ := retryAt(p.due.Sub(now), now)
-		p.task.Done(stream.Output{Topic: schemas.TopicRetry(r.provider.Platform(), tier), Key: p.task.Key, Value: p.task.Value})
+		p.task.Done(stream.Output{Topic: schemas.TopicRetry(r.lane.Provider.Platform(), r.lane.Class, tier), Key: p.task.Key, Value: p.task.Value})
 	default:
 		r.back(p)
 	}
@@ -161,5 +156,5 @@ func (r *retry) ended(p *parked, now time.Time, look bool) bool {
 
 func (r *retry) back(p *parked) {
 	failpoint.Hit(failpoint.Retry)
-	p.task.Done(stream.Output{Topic: p.send, Key: p.task.Key, Value: p.task.Value})
+	p.task.Done(stream.Output{Topic: r.lane.topic, Key: p.task.Key, Value: p.task.Value})
 }

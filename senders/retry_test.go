@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream/streamtest"
@@ -14,7 +15,7 @@ import (
 
 func TestRetryBringsBackWhenDueAndNeverBefore(t *testing.T) {
 	k := streamtest.Kafka(t)
-	five, thirty := schemas.TopicRetry(fcm, schemas.Tiers[0]), schemas.TopicRetry(fcm, schemas.Tiers[1])
+	five, thirty := schemas.TopicRetry(fcm, bulk, schemas.Tiers[0]), schemas.TopicRetry(fcm, bulk, schemas.Tiers[1])
 	due := time.Now().Add(1500 * time.Millisecond)
 	soon := delivery("spring", "soon", "w")
 	soon.DueAt = due.UnixMilli()
@@ -26,10 +27,13 @@ func TestRetryBringsBackWhenDueAndNeverBefore(t *testing.T) {
 	longRecord := onTopic(five, long)
 	longRecord.Timestamp = time.Now().Add(-5 * time.Second)
 	streamtest.Produce(t, k,
-		onTopic(five, soon), onTopic(five, urgent), longRecord,
+		onTopic(five, soon), onTopic(schemas.TopicRetry(fcm, pb.Class_CLASS_URGENT, schemas.Tiers[0]), urgent), longRecord,
 		&kgo.Record{Topic: five, Key: []byte("garbage"), Value: []byte("\xff\xff")},
 	)
-	streamtest.Run(t, newRetry(k, &fakeProvider{platform: fcm}, nil).run)
+	for _, class := range schemas.Classes {
+		l := NewLane(Options{Kafka: k, Provider: &fakeProvider{platform: fcm}, Class: class, Control: control.NewView(k), Rates: NewRates()})
+		streamtest.Run(t, newRetry(l).run)
+	}
 
 	streamtest.Read(t, k, func(r *kgo.Record) bool {
 		if r.Timestamp.Before(due.Truncate(time.Millisecond)) {

@@ -60,7 +60,7 @@ func (r *reporter) record(value []byte) *kgo.Record {
 // countPartitions keeps count of the lane's partitions until ctx ends: an operator may add some.
 func (r *reporter) countPartitions(ctx context.Context) {
 	l := r.lane
-	topic := l.Kafka.Topic(schemas.TopicSend(l.Provider.Platform(), l.Class))
+	topic := l.Kafka.Topic(l.topic)
 	for ctx.Err() == nil {
 		asking, cancel := context.WithTimeout(ctx, countEvery)
 		topics, err := kadm.NewClient(r.client).ListTopics(asking, topic)

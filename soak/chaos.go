@@ -54,7 +54,7 @@ func newChaos(w *world, say func(string, ...any)) *chaos {
 		switch {
 		case strings.HasPrefix(l.role, "senders."):
 			c.add(l.role, append(commit, send...)...)
-		case l.role == "fanout" || l.role == "ledger":
+		case l.role == "trigger" || l.role == "fanout" || l.role == "ledger":
 			c.add(l.role, commit...)
 		case l.role == "registry":
 			c.add(l.role, failpoint.Polled, failpoint.BeforeCommit, failpoint.AfterCommit)

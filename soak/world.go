@@ -60,12 +60,23 @@ type instance struct {
 	platform string // of senders
 }
 
-// instances by role: those that many of are needed for rebalances have two.
+// instances by role: those that many of are needed for rebalances have two. Of one platform two processes have a class each,
+// beside one that has both.
 var layout = []struct {
 	role string
 	n    int
 }{
-	{"producer", 1}, {"registry", 1}, {"fanout", 2}, {"senders.apns", 2}, {"senders.fcm", 2}, {"senders.webpush", 2}, {"ledger", 2}, {"replay", 1},
+	{"producer", 1},
+	{"registry", 1},
+	{"trigger", 1},
+	{"fanout", 2},
+	{"senders.apns", 1},
+	{"senders.apns.urgent", 1},
+	{"senders.apns.bulk", 1},
+	{"senders.fcm", 2},
+	{"senders.webpush", 2},
+	{"ledger", 2},
+	{"replay", 1},
 }
 
 // services in the order of their ports (docs/simulator.md); the control API comes after them.
@@ -216,6 +227,7 @@ func (w *world) startRoles() error {
 func (w *world) instance(role, suffix string) *instance {
 	name := role + "-" + suffix
 	_, platform, _ := strings.Cut(role, ".")
+	platform, _, _ = strings.Cut(platform, ".") // what follows is a class
 	return &instance{w: w, role: role, platform: platform, process: &process{
 		name: name, dir: w.dir, args: []string{w.belfry(), "serve"},
 		env: append(slices.Clone(w.env), "BELFRY_ROLES="+role, "BELFRY_INSTANCE="+name),

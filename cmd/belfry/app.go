@@ -25,6 +25,7 @@ import (
 	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/replay"
 	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/apns"
 	"github.com/belfry/belfry/senders/fcm"
@@ -115,9 +116,12 @@ func (l redisLog) Printf(_ context.Context, format string, v ...any) {
 func (a *app) makeRoles() error {
 	devices := registry.New(a.redis)
 	for name, make := range map[string]func() (runner, error){
-		"registry":        func() (runner, error) { return registry.NewApplier(a.kafka, devices), nil },
-		"producer":        func() (runner, error) { return a.producer() },
-		"fanout":          func() (runner, error) { return a.fanout(devices) },
+		"registry": func() (runner, error) { return registry.NewApplier(a.kafka, devices), nil },
+		"producer": func() (runner, error) { return a.producer() },
+		"trigger":  func() (runner, error) { return a.triggers(devices) },
+		"fanout": func() (runner, error) {
+			return fanout.New(fanout.Options{Kafka: a.kafka, Registry: devices, Budget: a.cfg.Fanout.Budget}), nil
+		},
 		"senders.apns":    func() (runner, error) { return a.apns() },
 		"senders.fcm":     func() (runner, error) { return a.fcm() },
 		"senders.webpush": func() (runner, error) { return a.webpush() },
@@ -210,11 +214,8 @@ func apiKey(name, hash string, scopes []string) producer.Key {
 	return producer.Key{Name: name, Hash: [sha256.Size]byte(sum), Scopes: scopes}
 }
 
-func (a *app) fanout(devices *registry.Registry) (runner, error) {
-	o := fanout.Options{
-		Kafka: a.kafka, Registry: devices, Redis: a.redis,
-		Apps: slices.Sorted(maps.Keys(a.cfg.Apps)), Budget: a.cfg.Fanout.Budget,
-	}
+func (a *app) triggers(devices *registry.Registry) (runner, error) {
+	o := fanout.TriggerOptions{Kafka: a.kafka, Registry: devices, Redis: a.redis, Apps: slices.Sorted(maps.Keys(a.cfg.Apps))}
 	for name, app := range a.cfg.Apps {
 		for _, r := range app.Rules {
 			m, err := r.Message.Proto()
@@ -229,7 +230,7 @@ func (a *app) fanout(devices *registry.Registry) (runner, error) {
 			o.Rules = append(o.Rules, rule)
 		}
 	}
-	return fanout.New(o)
+	return fanout.NewTriggers(o)
 }
 
 func (a *app) apns() (runner, error) {
@@ -297,7 +298,13 @@ func (a *app) senders(p senders.Provider, err error) (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	platform := senders.NewPlatform(a.kafka, p)
+	var classes []pb.Class
+	for _, c := range schemas.Classes {
+		if a.cfg.Runs("senders." + schemas.PlatformName(p.Platform()) + "." + schemas.ClassName(c)) {
+			classes = append(classes, c)
+		}
+	}
+	platform := senders.NewPlatform(a.kafka, p, classes)
 	platform.Timeout = a.cfg.Senders.Timeout
 	return platform, nil
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/belfry/belfry/bench"
-	"github.com/belfry/belfry/simulator"
 )
 
 type benchOptions struct {
@@ -70,39 +69,7 @@ func measure(ctx context.Context, b bench.Bench, o benchOptions, ui io.Writer) (
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	say := sayer(ui, time.Now())
 	return b.Run(ctx, &bench.Env{
-		Belfry: program, Kafka: o.kafka, Redis: o.redis, Dir: dir, Say: say, Profile: o.profile,
-		Stage: func(ctx context.Context, who simulator.Population, run func(context.Context, *bench.Stage) error) error {
-			return onStage(ctx, who, o, ui, say, run)
-		},
+		Belfry: program, Kafka: o.kafka, Redis: o.redis, Dir: dir, Say: sayer(ui, time.Now()), Profile: o.profile,
 	})
-}
-
-// onStage runs something on a staging of its own.
-func onStage(ctx context.Context, who simulator.Population, o benchOptions, ui io.Writer, say func(string, ...any), run func(context.Context, *bench.Stage) error) error {
-	receipts := &bench.Receipts{}
-	stage, ctx, err := startStaging(ctx, stagingOptions{
-		name:      "bench",
-		simulator: simulator.Options{Population: who, Accepted: receipts.Accepted},
-		kafka:     o.kafka, redis: o.redis,
-		ui: ui, say: say,
-	})
-	if err != nil {
-		return err
-	}
-	err = run(ctx, &bench.Stage{
-		Kafka: stage.app.kafka, Simulator: stage.sim, Receipts: receipts, Say: stage.say,
-		Call: func(ctx context.Context, app, method, path string, in, out any) error {
-			api, err := stage.client(app)
-			if err != nil {
-				return err
-			}
-			return api.call(ctx, method, path, in, out)
-		},
-		Register: func(ctx context.Context, app string, lines io.Reader, n int) error {
-			return stage.register(ctx, app, lines, n)
-		},
-	})
-	return errors.Join(err, stage.close())
 }

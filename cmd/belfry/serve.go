@@ -34,6 +34,11 @@ this process, with its data in data_dir: for one machine. All else is the same.`
 				}
 			}
 			log := cfg.Logger(cmd.ErrOrStderr())
+			if cfg.CanWait() {
+				if err := yieldCores(); err != nil {
+					log.Warn("could not lower this process's priority: campaigns may make urgent messages late where both share cores", "err", err)
+				}
+			}
 			a, err := openApp(cmd.Context(), cfg, log)
 			if errors.Is(err, context.Canceled) { // that is a stop in good order too
 				log.Info("belfry was told to stop before it served")

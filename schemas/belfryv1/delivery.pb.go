@@ -138,7 +138,7 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_belfry_v1_delivery_proto_rawDescGZIP(), []int{1}
 }
 
-// Delivery is one message for one device: the value on belfry.send.<platform>.<class> and belfry.retry.<platform>.<tier>
+// Delivery is one message for one device: the value on belfry.send.<platform>.<class> and belfry.retry.<platform>.<class>.<tier>
 // under the key app/device.
 type Delivery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`

@@ -39,7 +39,7 @@ func BenchmarkLane(b *testing.B) {
 	cpu := processCPU()
 	b.ReportAllocs()
 	b.ResetTimer()
-	streamtest.Run(b, senders.NewPlatform(k, p).Run)
+	streamtest.Run(b, senders.NewPlatform(k, p, schemas.Classes).Run)
 	n := 0
 	streamtest.Read(b, k, func(r *kgo.Record) bool {
 		batch := &pb.ResultBatch{}
