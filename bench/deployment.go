@@ -20,6 +20,9 @@ import (
 	"github.com/belfry/belfry/simulator"
 )
 
+// benchApp is the app of most measurements.
+const benchApp = "bench"
+
 // deployment is Belfry in processes of its own, one or more roles each, on a cluster, with providers.
 type deployment struct {
 	*cluster

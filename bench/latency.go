@@ -3,6 +3,9 @@ package bench
 import (
 	"bytes"
 	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -36,9 +39,6 @@ type Latency struct {
 	Every time.Duration
 }
 
-// urgentDevice is the one whose arrivals nginx notes.
-const urgentDevice = "urgent"
-
 // Run implements Bench.
 func (b Latency) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	d, err := e.deploy(ctx, simulator.Population{
@@ -51,7 +51,7 @@ func (b Latency) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	if err := d.serveAll(ctx); err != nil {
 		return nil, err
 	}
-	l := &latency{Latency: b, deployment: d}
+	l := &latency{Latency: b, deployment: d, to: []marked{onAPNs}}
 	if err := l.enrol(ctx); err != nil {
 		return nil, err
 	}
@@ -76,16 +76,53 @@ func (b Latency) Run(ctx context.Context, e *Env) (_ Report, err error) {
 type latency struct {
 	Latency
 	*deployment
+	to    []marked
 	round int
 }
+
+// marked is a device whose requests nginx notes.
+type marked struct {
+	device string
+	// line is it as the API takes it, with its target at addr.
+	line func(addr string) (string, error)
+	// note is what nginx notes of a delivery to it.
+	note func(id simulator.ID) string
+}
+
+var (
+	onAPNs = marked{
+		"urgent-apns",
+		func(string) (string, error) {
+			return fmt.Sprintf(`{"id":"urgent-apns","apns":{"token":%q}}`, mark+strings.Repeat("0", 64-len(mark))), nil
+		},
+		func(id simulator.ID) string { return uuid.UUID(id).String() }, // its apns-id
+	}
+	onWebPush = marked{
+		"urgent-webpush",
+		func(addr string) (string, error) {
+			key, err := ecdh.P256().GenerateKey(rand.Reader)
+			if err != nil {
+				return "", err
+			}
+			return fmt.Sprintf(`{"id":"urgent-webpush","webpush":{"endpoint":"https://%s/%s","p256dh":%q,"auth":%q}}`, addr, mark,
+				base64.RawURLEncoding.EncodeToString(key.PublicKey().Bytes()), base64.RawURLEncoding.EncodeToString(make([]byte, 16))), nil
+		},
+		func(id simulator.ID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }, // its Topic
+	}
+)
 
 func (l *latency) enrol(ctx context.Context) error {
 	if err := l.deployment.enrol(ctx, benchApp, l.Devices); err != nil {
 		return err
 	}
-	one := fmt.Sprintf(`{"id":%q,"apns":{"token":%q}}`+"\n", urgentDevice, markedTokens+strings.Repeat("0", 64-len(markedTokens)))
-	if err := l.register(ctx, benchApp, strings.NewReader(one), 1); err != nil {
-		return err
+	for _, m := range l.to {
+		line, err := m.line(l.addr)
+		if err == nil {
+			err = l.register(ctx, benchApp, strings.NewReader(line+"\n"), 1)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return l.warm(ctx, "warm")
 }
@@ -110,22 +147,19 @@ func (l *latency) paced(ctx context.Context, ask func(i int) error, took func() 
 	return sample{value: p99(times), ops: float64(len(times)), allocs: noAllocs}, err
 }
 
-// message is what each call asks for.
-func (l *latency) message() producer.MessageCall {
-	return producer.MessageCall{To: producer.Recipients{{Device: urgentDevice}}, Message: text}
-}
-
 // idle makes the calls and waits for their arrivals.
 func (l *latency) idle(ctx context.Context) (sample, error) {
-	called, ids := make([]time.Time, l.Calls), make([]string, l.Calls)
+	called, notes := make([]time.Time, l.Calls), make([]string, l.Calls)
 	return l.paced(ctx, func(i int) error {
+		to := l.to[i%len(l.to)]
 		called[i] = time.Now()
 		var answer producer.MessageAnswer
-		err := l.call(ctx, benchApp, http.MethodPost, "/messages", l.message(), &answer)
-		ids[i] = uuid.UUID(schemas.DeliveryID(benchApp, answer.ID, urgentDevice, 0)).String()
+		ask := producer.MessageCall{To: producer.Recipients{{Device: to.device}}, Message: text}
+		err := l.call(ctx, benchApp, http.MethodPost, "/messages", ask, &answer)
+		notes[i] = to.note(schemas.DeliveryID(benchApp, answer.ID, to.device, 0))
 		return err
 	}, func() ([]time.Duration, error) {
-		arrived, err := l.arrivals(ctx, ids)
+		arrived, err := l.arrivals(ctx, notes)
 		took := make([]time.Duration, len(arrived))
 		for i, at := range arrived {
 			took[i] = max(0, at.Sub(called[i]))
@@ -134,9 +168,9 @@ func (l *latency) idle(ctx context.Context) (sample, error) {
 	})
 }
 
-// arrivals are when each delivery's request was done at the provider, once all are there.
-func (l *latency) arrivals(ctx context.Context, ids []string) ([]time.Time, error) {
-	arrived := make([]time.Time, len(ids))
+// arrivals are when the requests that are noted so were done at the provider, once all are there.
+func (l *latency) arrivals(ctx context.Context, notes []string) ([]time.Time, error) {
+	arrived := make([]time.Time, len(notes))
 	for began := time.Now(); ; {
 		noted, err := os.ReadFile(filepath.Join(l.dir, "arrivals"))
 		if err != nil {
@@ -144,15 +178,15 @@ func (l *latency) arrivals(ctx context.Context, ids []string) ([]time.Time, erro
 		}
 		at := map[string]time.Time{}
 		for line := range strings.Lines(string(noted)) {
-			seconds, id, _ := strings.Cut(strings.TrimSpace(line), " ")
+			seconds, note, _ := strings.Cut(strings.TrimSpace(line), " ")
 			ms, err := strconv.ParseInt(strings.ReplaceAll(seconds, ".", ""), 10, 64) // always three decimals
-			if _, twice := at[id]; err == nil && !twice {
-				at[id] = time.UnixMilli(ms)
+			if _, twice := at[note]; err == nil && !twice {
+				at[note] = time.UnixMilli(ms)
 			}
 		}
 		missing := 0
-		for i, id := range ids {
-			if arrived[i] = at[id]; arrived[i].IsZero() {
+		for i, note := range notes {
+			if arrived[i] = at[note]; arrived[i].IsZero() {
 				missing++
 			}
 		}
@@ -160,7 +194,7 @@ func (l *latency) arrivals(ctx context.Context, ids []string) ([]time.Time, erro
 		case missing == 0:
 			return arrived, nil
 		case time.Since(began) > lostAfter:
-			return nil, fmt.Errorf("%d of %d messages did not arrive within %v", missing, len(ids), lostAfter)
+			return nil, fmt.Errorf("%d of %d messages did not arrive within %v", missing, len(notes), lostAfter)
 		case !pause(ctx, 10*lookEvery):
 			return nil, ctx.Err()
 		}

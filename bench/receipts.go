@@ -61,6 +61,8 @@ const (
 	lookEvery = 5 * time.Millisecond
 	// lostAfter is how long a measurement waits for one more arrival before it fails.
 	lostAfter = 30 * time.Second
+	// settle is how long nothing must arrive before the next half begins: longer than a lane's commit takes.
+	settle = 500 * time.Millisecond
 )
 
 // wait returns the arrival of each delivery, in their order, once all have arrived.

@@ -46,11 +46,12 @@ http {
 	client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi;
 	uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
 	keepalive_requests 2000000000; keepalive_timeout 1h; http2_max_concurrent_streams %[3]d;
-	log_format arrival '$msec $http_apns_id'; access_log off;
+	log_format apns '$msec $http_apns_id'; log_format webpush '$msec $http_topic'; access_log off;
 	server {
 		listen %[2]s ssl http2; ssl_certificate %[1]s/cert.pem; ssl_certificate_key %[1]s/key.pem;
 		location /3/device/ { return 200; }
-		location /3/device/%[4]s { access_log %[1]s/arrivals arrival; return 200; }
+		location /3/device/%[4]s { access_log %[1]s/arrivals apns; return 200; }
+		location /%[4]s { access_log %[1]s/arrivals webpush; return 201; }
 		location /v1/ { default_type application/json; return 200 '{"name":"projects/p/messages/1"}'; }
 		location /token { default_type application/json; return 200 '{"access_token":"t","expires_in":3600,"token_type":"Bearer"}'; }
 		location / { return 201; }
@@ -58,8 +59,8 @@ http {
 }
 `
 
-// markedTokens is what the APNs tokens begin with whose requests nginx notes in the file arrivals.
-const markedTokens = "feedfeedfeedfeed"
+// mark is what the APNs tokens, and the paths of the subscriptions, begin with whose requests nginx notes in the file arrivals.
+const mark = "feedfeedfeedfeed"
 
 // startNginx starts one that answers as APNs, FCM with its token server, and web push services do when all is well.
 func startNginx(ctx context.Context, dir string) (*server, error) {
@@ -72,7 +73,7 @@ func startNginx(ctx context.Context, dir string) (*server, error) {
 		return nil, err
 	}
 	conf := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, dir, s.addr, streams, markedTokens), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, dir, s.addr, streams, mark), 0o600); err != nil {
 		return nil, err
 	}
 	return s, s.serve(ctx, dir, "nginx", program, "-c", conf, "-p", dir)

@@ -97,9 +97,9 @@ func isolationBench(quick bool) bench.Bench {
 
 func urgentBench(quick bool) bench.Bench {
 	if quick {
-		return bench.Staged{Scene: bench.Urgent{Devices: 60_000, Rounds: 2, Calls: 150, Every: 15 * time.Millisecond}}
+		return bench.Urgent{Devices: 20_000, Campaigns: 6, Rounds: 2, Calls: 100, Every: 10 * time.Millisecond}
 	}
-	return bench.Staged{Scene: bench.Urgent{Devices: 1_000_000, Rounds: 5, Calls: 500, Every: 20 * time.Millisecond}}
+	return bench.Urgent{Devices: 1_000_000, Campaigns: 1, Rounds: 6, Calls: 500, Every: 20 * time.Millisecond}
 }
 
 func fairnessBench(quick bool) bench.Bench {

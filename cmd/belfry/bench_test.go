@@ -60,16 +60,12 @@ func want(t *testing.T, got map[string]any, keys ...string) {
 // Each measurement of what one part of the traffic does to another, as small as it can be, comes to its end with figures.
 func TestScenes(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts all of Belfry three times")
+		t.Skip("starts all of Belfry twice")
 	}
 	for name, one := range map[string]struct {
 		scene bench.Scene
 		keys  []string
 	}{
-		"urgent": {
-			bench.Urgent{Devices: 10_000, Rounds: 1, Calls: 5, Every: 2 * time.Millisecond},
-			[]string{"idle_p99_ms", "blast_p99_ms", "ratio", "rounds"},
-		},
 		"fairness": {bench.Fairness{Devices: 10_000, Small: 5, Rounds: 1}, []string{"other_app", "same_app"}},
 		"isolation": {
 			bench.Isolation{Pairs: []string{"webpush-blackhole", "app-429"}, Rounds: 1, Ticks: 2, Paced: 20, Bursts: 1, Burst: 40},
@@ -100,6 +96,7 @@ func TestContests(t *testing.T) {
 		"lane-webpush": lane(pb.Platform_PLATFORM_WEBPUSH),
 		"fanout":       bench.Fanout{Devices: 1000, Rounds: 1},
 		"end-to-end":   bench.EndToEnd{Devices: 1000, Rounds: 1},
+		"urgent":       bench.Urgent{Devices: 10_000, Campaigns: 4, Rounds: 1, Calls: 6, Every: 2 * time.Millisecond},
 		"latency":      bench.Latency{Devices: 10_000, Campaigns: 4, Rounds: 1, Calls: 5, Every: 2 * time.Millisecond},
 		"growth":       bench.Growth{Sizes: []int{100, 200, 300}, Rounds: 1},
 		"scale":        bench.Scale{Lane: lane(pb.Platform_PLATFORM_APNS)},
