@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/goccy/go-yaml"
@@ -86,6 +89,33 @@ func (c *composed) launch(name string) *process {
 	return p
 }
 
+// priority checks that all threads of a process give way to others', or none of them.
+func (p *process) priority(patient bool) {
+	p.t.Helper()
+	if runtime.GOOS != "linux" {
+		return
+	}
+	until(p.t, p.name+" serves", func() bool { return strings.Contains(p.log.String(), "belfry serves") })
+	want := 0
+	if patient {
+		want = 19
+	}
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		p.t.Fatalf("threads of %s: %v, %v", p.name, threads, err)
+	}
+	for _, thread := range threads {
+		id, err := strconv.Atoi(filepath.Base(thread))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		// The system call's own answer, 20 less the nice value.
+		if got, err := syscall.Getpriority(syscall.PRIO_PROCESS, id); err == nil && 20-got != want {
+			p.t.Errorf("a thread of %s has nice %d, want %d", p.name, 20-got, want)
+		}
+	}
+}
+
 func TestCompose(t *testing.T) {
 	needReal(t, "the services of docker-compose.yml share them")
 	t.Parallel()
@@ -104,6 +134,9 @@ func TestCompose(t *testing.T) {
 	}
 	if len(roles) != len(config.Roles) {
 		t.Fatalf("%d services serve, want one for each of %v", len(roles), config.Roles)
+	}
+	for _, p := range roles {
+		p.priority(slices.Contains([]string{"fanout", "ledger", "replay"}, p.name) || strings.HasSuffix(p.name, "-bulk"))
 	}
 	c.env = append(c.env, "BELFRY_KEY="+c.key("demo"))
 	c.register("demo")

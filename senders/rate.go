@@ -16,6 +16,9 @@ const (
 	saved = 250 * time.Millisecond
 	// starvedFor is how long a refusal shows that a rate, and nothing else, sets the pace.
 	starvedFor = time.Second
+	// urgentPart is what the urgent lane's partitions count for in a rate that holds for both classes: with a process for each
+	// class, all of what is urgent has that part of it, and campaigns the rest.
+	urgentPart = 0.25
 )
 
 // Rates are what the lanes of one platform in a process have in common: an app's rate and a destination's hold for urgent
@@ -38,10 +41,10 @@ func (r *Rates) own(c pb.Class, part float64) { r.parts[c].Store(math.Float64bit
 // part is what own noted.
 func (r *Rates) part(c pb.Class) float64 { return math.Float64frombits(r.parts[c].Load()) }
 
-// share is this instance's part of a rate that holds for both classes: the mean of its parts of their partitions, so that
-// all instances' parts add up to one, and none that has partitions of either has nothing.
+// share is this instance's part of a rate that holds for both classes, by its parts of their partitions: so all instances'
+// parts add up to one, and none that has partitions of either has nothing.
 func (r *Rates) share(rate float64) float64 {
-	return rate * (r.part(pb.Class_CLASS_URGENT) + r.part(pb.Class_CLASS_BULK)) / 2
+	return rate * (urgentPart*r.part(pb.Class_CLASS_URGENT) + (1-urgentPart)*r.part(pb.Class_CLASS_BULK))
 }
 
 // bucket is the one that all lanes draw from under a name.

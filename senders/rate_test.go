@@ -94,18 +94,23 @@ func TestDestinationsShareTheirAppsRate(t *testing.T) {
 // Whatever the partitions that instances have of either lane, their parts of a rate add up to it, and none that has work
 // has nothing.
 func TestInstancesPartsAddUp(t *testing.T) {
-	var sum float64
-	for _, parts := range [][2]float64{{0.5, 0.25}, {0.5, 0.25}, {0, 0.5}} {
-		r := NewRates()
-		r.own(urgent, parts[0])
-		r.own(bulk, parts[1])
-		part := r.share(1000)
-		if part == 0 {
-			t.Errorf("nothing for an instance with %v of the lanes", parts)
+	for _, instances := range [][][2]float64{
+		{{0.5, 0.25}, {0.5, 0.25}, {0, 0.5}},
+		{{1, 0}, {0, 0.5}, {0, 0.5}}, // the classes apart
+	} {
+		var sum float64
+		for _, parts := range instances {
+			r := NewRates()
+			r.own(urgent, parts[0])
+			r.own(bulk, parts[1])
+			part := r.share(1000)
+			if part == 0 {
+				t.Errorf("nothing for an instance with %v of the lanes", parts)
+			}
+			sum += part
 		}
-		sum += part
-	}
-	if sum != 1000 {
-		t.Errorf("instances send %v of 1000 together", sum)
+		if sum != 1000 {
+			t.Errorf("instances with %v of the lanes send %v of 1000 together", instances, sum)
+		}
 	}
 }

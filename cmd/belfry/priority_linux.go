@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // leastPriority is the kernel's lowest but one (setpriority(2)): it lets everything else go first, and is not starved.
@@ -14,8 +15,8 @@ const leastPriority = 19
 // session, a container, a systemd unit. It needs no privilege.
 func yieldCores() error {
 	// Linux keeps it by thread. New ones have that of the thread that makes them, which may be one that is not done yet: so
-	// until nothing is left to do.
-	for done := map[int]bool{}; ; {
+	// until nothing is left to do, with time for one that is being made.
+	for done := map[int]bool{}; ; time.Sleep(10 * time.Millisecond) {
 		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
 			return err
