@@ -28,8 +28,8 @@ func benchCommand() *cobra.Command {
 of its traffic does to another (isolation, urgent, fairness). Each measurement is made in pairs, in turns.
 docs/performance.md says what the figures mean.
 
---kafka and --redis put it on real ones, under names of its own that it removes; without, both are embedded. The first
-seven take nginx, nghttpd and h2load for a server and a client to compare with, and say so where one is missing.`,
+--kafka and --redis put it on real ones, under names of its own that it removes; without, both are embedded. All but
+isolation and fairness take nginx, nghttpd or h2load for a server or a client to compare with, and say so where one is missing.`,
 	}
 	f := cmd.PersistentFlags()
 	f.BoolVar(&o.quick, "quick", false, "in less than 30 seconds: fewer and shorter rounds, fewer devices")

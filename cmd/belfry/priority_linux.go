@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// leastPriority is the kernel's lowest but one (setpriority(2)): it lets everything else go first, and is not starved.
+// leastPriority is the lowest nice value (setpriority(2)): a hundredth of the share that others have, but a share.
 const leastPriority = 19
 
 // yieldCores has all that shares this process's cores go first, where the kernel weighs processes with each other: those of a
