@@ -88,7 +88,7 @@ func scaleBench(quick bool) bench.Bench {
 func isolationBench(quick bool) bench.Bench {
 	if quick {
 		return bench.Staged{Scene: bench.Isolation{
-			Pairs: []string{"webpush-blackhole", "origin-blackhole"}, Rounds: 2,
+			Pairs: []string{"webpush-blackhole"}, Rounds: 2,
 			Ticks: 5, Paced: 100, Bursts: 1, Burst: 1000,
 		}}
 	}
@@ -97,7 +97,7 @@ func isolationBench(quick bool) bench.Bench {
 
 func urgentBench(quick bool) bench.Bench {
 	if quick {
-		return bench.Urgent{Devices: 20_000, Campaigns: 6, Rounds: 2, Calls: 100, Every: 10 * time.Millisecond}
+		return bench.Urgent{Devices: 10_000, Campaigns: 8, Rounds: 1, Calls: 80, Every: 10 * time.Millisecond}
 	}
 	return bench.Urgent{Devices: 1_000_000, Campaigns: 1, Rounds: 6, Calls: 500, Every: 20 * time.Millisecond}
 }
