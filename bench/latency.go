@@ -276,7 +276,7 @@ func (l *latency) quiet(ctx context.Context, ids []string) error {
 			return err
 		}
 		last = n
-		if !pause(ctx, 2*rest) {
+		if !pause(ctx, rest) {
 			return ctx.Err()
 		}
 	}
