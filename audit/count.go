@@ -59,8 +59,6 @@ func Read(ctx context.Context, k *stream.Kafka, since time.Time, want func(Run) 
 		r.results(p)
 		for _, class := range schemas.Classes {
 			r.deliveries(schemas.TopicSend(p, class), p, (*tally).sent)
-		}
-		for _, class := range schemas.Classes {
 			for _, tier := range schemas.Tiers {
 				r.deliveries(schemas.TopicRetry(p, class, tier), p, func(t *tally, _ *pb.Delivery) { t.retries++ })
 			}

@@ -231,6 +231,11 @@ func (d *deployment) launch(ctx context.Context, app, id string, to producer.Aud
 	return d.call(ctx, app, http.MethodPost, "/campaigns", definition, nil)
 }
 
+// cancel ends a campaign. What is on its way still ends.
+func (d *deployment) cancel(ctx context.Context, app, id string) error {
+	return d.call(ctx, app, http.MethodPost, "/campaigns/"+id+"/cancel", nil, nil)
+}
+
 // progress is how far it is.
 func (d *deployment) progress(ctx context.Context, app, id string) (p producer.Progress, err error) {
 	err = d.call(ctx, app, http.MethodGet, "/campaigns/"+id+"/progress", nil, &p)

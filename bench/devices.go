@@ -15,14 +15,6 @@ import (
 // deviceID is the id of an app's i-th device, as the simulator writes them.
 func deviceID(i int) string { return fmt.Sprintf("d-%06d", i) }
 
-// registerAll registers the first n of an app's devices.
-func (s *Stage) registerAll(ctx context.Context, app string, n int) error {
-	r, w := io.Pipe()
-	defer r.Close()
-	go func() { w.CloseWithError(s.sim.WriteDevices(w, app)) }()
-	return s.deployment.register(ctx, app, firstLines(r, n), n)
-}
-
 // firstLines reads n lines of r, and no further.
 func firstLines(r io.Reader, n int) io.Reader {
 	in := bufio.NewReaderSize(r, 1<<16)

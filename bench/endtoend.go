@@ -165,7 +165,7 @@ func (r *endToEnd) laneAlone(ctx context.Context, p pb.Platform) (s sample, err 
 	s, err = course{
 		what: "backlog of " + name,
 		read: func(ctx context.Context) (int, error) {
-			return r.backlog(ctx, name+"."+schemas.ClassName(pb.Class_CLASS_BULK), schemas.TopicSend(p, pb.Class_CLASS_BULK))
+			return r.backlog(ctx, schemas.LaneRole(p, pb.Class_CLASS_BULK), schemas.TopicSend(p, pb.Class_CLASS_BULK))
 		},
 		// What stays are markers.
 		enough:   func(now int) bool { return now < 100+r.share[p]/100 },

@@ -52,11 +52,10 @@ func (f Fairness) Population() simulator.Population {
 
 // Run implements Scene.
 func (f Fairness) Run(ctx context.Context, s *Stage) (Report, error) {
-	s.say("registering %d devices", f.Devices+f.Small)
-	if err := s.registerAll(ctx, bigApp, f.Devices); err != nil {
+	if err := s.enrol(ctx, bigApp, f.Devices); err != nil {
 		return nil, err
 	}
-	if err := s.registerAll(ctx, smallApp, f.Small); err != nil {
+	if err := s.enrol(ctx, smallApp, f.Small); err != nil {
 		return nil, err
 	}
 	// Tokens and connections, and the first code to run.

@@ -171,7 +171,7 @@ func (l *laneSide) topic() string { return schemas.TopicSend(l.Platform, pb.Clas
 
 // group is the lane's, as senders names it.
 func (l *laneSide) group() string {
-	return "senders." + schemas.PlatformName(l.Platform) + "." + schemas.ClassName(pb.Class_CLASS_BULK)
+	return schemas.LaneRole(l.Platform, pb.Class_CLASS_BULK)
 }
 
 // delivery is the next one.

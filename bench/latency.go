@@ -41,20 +41,11 @@ type Latency struct {
 
 // Run implements Bench.
 func (b Latency) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	d, err := e.deploy(ctx, simulator.Population{
-		Seed: 1, Apps: []string{benchApp}, Devices: b.Devices, Mix: simulator.Mix{APNs: 1},
-	}, startNginx)
+	l, err := b.open(ctx, e, simulator.Mix{APNs: 1}, onAPNs)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = joined(err, d.close) }()
-	if err := d.serveAll(ctx); err != nil {
-		return nil, err
-	}
-	l := &latency{Latency: b, deployment: d, to: []marked{onAPNs}}
-	if err := l.enrol(ctx); err != nil {
-		return nil, err
-	}
+	defer func() { err = joined(err, l.close) }()
 	hop, closeHop, err := l.hop()
 	if err != nil {
 		return nil, err
@@ -71,6 +62,22 @@ func (b Latency) Run(ctx context.Context, e *Env) (_ Report, err error) {
 	r := c.result("latency", goal{of: byValue, against: idle, most: 2}, goal{of: byValue, engine: idle, against: least})
 	r.Note = e.kind() + "; arrivals are known to 1 ms"
 	return r, nil
+}
+
+// open starts all of Belfry, with nginx for the providers, and registers the devices and those whose requests it notes.
+func (b Latency) open(ctx context.Context, e *Env, mix simulator.Mix, to ...marked) (*latency, error) {
+	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices, Mix: mix}, startNginx)
+	if err != nil {
+		return nil, err
+	}
+	l := &latency{Latency: b, deployment: d, to: to}
+	if err = d.serveAll(ctx); err == nil {
+		err = l.enrol(ctx)
+	}
+	if err != nil {
+		return nil, joined(err, d.close)
+	}
+	return l, nil
 }
 
 type latency struct {
@@ -227,16 +234,16 @@ func (l *latency) blast(ctx context.Context) (s sample, err error) {
 		return s, fmt.Errorf("the campaigns to %d devices were over before the %d calls were: take more", after, l.Calls)
 	}
 	for _, id := range ids {
-		if err := l.cancel(ctx, id); err != nil {
+		if err := l.cancelOpen(ctx, id); err != nil {
 			return s, err
 		}
 	}
 	return s, l.quiet(ctx, ids)
 }
 
-// cancel ends a campaign that is not over.
-func (l *latency) cancel(ctx context.Context, id string) error {
-	refused := l.call(ctx, benchApp, http.MethodPost, "/campaigns/"+id+"/cancel", nil, nil)
+// cancelOpen ends a campaign that is not over.
+func (l *latency) cancelOpen(ctx context.Context, id string) error {
+	refused := l.cancel(ctx, benchApp, id)
 	if refused == nil {
 		return nil
 	}

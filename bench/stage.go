@@ -2,11 +2,9 @@ package bench
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/belfry/belfry/message"
-	"github.com/belfry/belfry/producer"
 	"github.com/belfry/belfry/schemas"
 	"github.com/belfry/belfry/simulator"
 )
@@ -51,18 +49,6 @@ var text = message.Message{
 	Title: `Hello {{ attributes.first_name | "there" }}`,
 	Body:  `You are on level {{ attributes.level | "1" }}, and this came to you by {{ device.platform }}`,
 	TTL:   "1h",
-}
-
-// launch creates a campaign under an id and launches it.
-func (s *Stage) launch(ctx context.Context, app, id string, to producer.Audience) error {
-	return s.call(ctx, app, http.MethodPost, "/campaigns", producer.CampaignDefinition{
-		ID: id, Message: text, Audience: to, Launch: true,
-	}, nil)
-}
-
-// cancel ends a campaign. What is on its way still ends.
-func (s *Stage) cancel(ctx context.Context, app, id string) error {
-	return s.call(ctx, app, http.MethodPost, "/campaigns/"+id+"/cancel", nil, nil)
 }
 
 // deliveries are the ids of what a campaign sends to devices.

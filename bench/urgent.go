@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"time"
 
 	"github.com/belfry/belfry/simulator"
 )
@@ -11,29 +10,15 @@ import (
 // push in turns, with nothing else to do and during a blast over all platforms in the same app, on the same credentials and
 // destinations. Each role is in a process of its own, or with others of its kind: see [Latency], which asks the same of APNs
 // alone.
-type Urgent struct {
-	// Devices are whom the blast goes to, in so many Campaigns.
-	Devices, Campaigns int
-	Rounds             int
-	// Calls are made in each part of a round, one every Every, whether or not earlier ones have been answered.
-	Calls int
-	Every time.Duration
-}
+type Urgent Latency
 
 // Run implements Bench.
 func (b Urgent) Run(ctx context.Context, e *Env) (_ Report, err error) {
-	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices}, startNginx)
+	l, err := Latency(b).open(ctx, e, simulator.Mix{}, onAPNs, onWebPush)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = joined(err, d.close) }()
-	if err := d.serveAll(ctx); err != nil {
-		return nil, err
-	}
-	l := &latency{Latency: Latency(b), deployment: d, to: []marked{onAPNs, onWebPush}}
-	if err := l.enrol(ctx); err != nil {
-		return nil, err
-	}
+	defer func() { err = joined(err, l.close) }()
 	// Connections, tokens, and a Kafka that has compiled nothing yet.
 	if _, err := l.blast(ctx); err != nil {
 		return nil, err

@@ -153,7 +153,7 @@ func (g *gate) measure(ctx context.Context, adm *kadm.Client) error {
 	if err != nil {
 		return fmt.Errorf("look at topic %s: %w", chunks, err)
 	}
-	lane := "senders." + schemas.PlatformName(g.platform) + "." + schemas.ClassName(pb.Class_CLASS_BULK)
+	lane := schemas.LaneRole(g.platform, pb.Class_CLASS_BULK)
 	backlog, err := stream.Backlog(ctx, g.kafka, adm, lane, schemas.TopicSend(g.platform, pb.Class_CLASS_BULK))
 	if err != nil {
 		return err

@@ -88,7 +88,7 @@ func NewLane(o Options) *Lane {
 		l.cores = newPressure()
 	}
 	l.consumer = stream.NewConsumer(o.Kafka, stream.Options{
-		Name:    "senders." + name,
+		Name:    schemas.LaneRole(o.Provider.Platform(), o.Class),
 		Topics:  []string{l.topic},
 		Records: windowRecords,
 		Bytes:   windowBytes,

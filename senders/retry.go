@@ -56,7 +56,7 @@ func newRetry(l *Lane) *retry {
 		r.delays[topic] = t.Delay
 	}
 	r.consumer = stream.NewConsumer(l.Kafka, stream.Options{
-		Name:   "senders." + l.name + ".retry",
+		Name:   schemas.LaneRole(l.Provider.Platform(), l.Class) + ".retry",
 		Topics: topics,
 		Handle: r.handle,
 	})

@@ -300,7 +300,7 @@ func (a *app) senders(p senders.Provider, err error) (runner, error) {
 	}
 	var classes []pb.Class
 	for _, c := range schemas.Classes {
-		if a.cfg.Runs("senders." + schemas.PlatformName(p.Platform()) + "." + schemas.ClassName(c)) {
+		if a.cfg.Runs(schemas.LaneRole(p.Platform(), c)) {
 			classes = append(classes, c)
 		}
 	}

@@ -76,7 +76,6 @@ func (d *demo) webpush() (n int) {
 func runDemo(cmd *cobra.Command, o demoOptions) (_ *demoReport, err error) {
 	began := time.Now()
 	stage, ctx, err := startStaging(cmd.Context(), stagingOptions{
-		name: "demo",
 		simulator: simulator.Options{Population: simulator.Population{
 			Seed: 1, Apps: []string{demoApp}, Devices: o.devices, Gone: demoGone,
 		}},

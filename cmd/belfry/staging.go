@@ -22,7 +22,7 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// staging is all of Belfry in this process, sending to simulated providers: what belfry demo and belfry bench run on.
+// staging is all of Belfry in this process, sending to simulated providers: what belfry demo runs on.
 type staging struct {
 	stagingOptions
 	sim *simulator.Simulator
@@ -34,8 +34,6 @@ type staging struct {
 }
 
 type stagingOptions struct {
-	// name is what the run is called on a real Kafka and Redis, beside a random number.
-	name      string
 	simulator simulator.Options
 	// kafka and redis are real ones; none: embedded.
 	kafka, redis []string
@@ -72,7 +70,7 @@ func startStaging(ctx context.Context, o stagingOptions) (*staging, context.Cont
 }
 
 func (s *staging) open(ctx context.Context) (err error) {
-	if s.dir, err = os.MkdirTemp("", "belfry-"+s.name+"-"); err != nil {
+	if s.dir, err = os.MkdirTemp("", "belfry-demo-"); err != nil {
 		return err
 	}
 	p := s.stagingOptions.simulator.Population
@@ -108,7 +106,7 @@ func (s *staging) configure() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("belfry-%s-%08x", s.name, rand.Uint32())
+	name := fmt.Sprintf("belfry-demo-%08x", rand.Uint32())
 	cfg.Instance, cfg.Listen, cfg.DataDir = name, "127.0.0.1:0", filepath.Join(s.dir, "data")
 	cfg.Kafka.Brokers, cfg.Redis.Addresses, cfg.Redis.Cluster = s.kafka, s.redis, len(s.redis) > 1
 	if len(s.kafka) > 0 {
