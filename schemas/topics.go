@@ -124,7 +124,9 @@ func ClassName(c pb.Class) string {
 }
 
 // LaneRole names a lane's role, which is its consumer group too: senders.apns.bulk.
-func LaneRole(p pb.Platform, c pb.Class) string { return "senders." + PlatformName(p) + "." + ClassName(c) }
+func LaneRole(p pb.Platform, c pb.Class) string {
+	return "senders." + PlatformName(p) + "." + ClassName(c)
+}
 
 // TopicChunks names the topic where a platform's backlog waits.
 func TopicChunks(p pb.Platform) string { return "chunks." + PlatformName(p) }
