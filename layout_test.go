@@ -20,6 +20,7 @@ const module = "github.com/belfry/belfry/"
 var mayImport = map[string][]string{
 	"schemas":   nil,
 	"failpoint": nil,
+	"priority":  nil,
 	"simulator": nil, // it is the ground truth of the tests: a shared mistake would hide
 	"message":   {"schemas"},
 	"events":    {"schemas", "message"},
@@ -38,11 +39,11 @@ var mayImport = map[string][]string{
 	"audit":     {"schemas", "stream", "letters"},
 	"soak":      {"schemas", "failpoint", "stream", "lanes", "audit", "simulator", "producer"}, // the harness: no part of the product
 	// Drives all from outside, and the lanes and the wire by themselves: no part of the product.
-	"bench": {"schemas", "simulator", "message", "stream", "registry", "producer", "senders"},
+	"bench": {"schemas", "simulator", "message", "stream", "registry", "producer", "senders", "priority"},
 	"cmd": {
 		"schemas", "simulator", "message", "events", "stream", "registry", "producer", "fanout", "senders", "ledger", "audit",
 		"letters", "replay",
-		"control", "config", "bench",
+		"control", "config", "bench", "priority",
 	},
 }
 

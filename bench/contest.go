@@ -25,6 +25,8 @@ type sample struct {
 	wall, server time.Duration
 	// allocs are the heap objects made. Negative: not known, for it happened in another process.
 	allocs float64
+	// stolen is the part of the machine's processor time that its hypervisor gave to other machines.
+	stolen float64
 }
 
 // metric is a figure that two sides are compared in.
@@ -70,15 +72,17 @@ func (c *contest) run(ctx context.Context) error {
 		}
 		for _, s := range sides {
 			runtime.GC() // what the last one left is not this one's
+			before := machineCPU()
 			got, err := c.profiled(ctx, s, round)
 			if err != nil {
 				return fmt.Errorf("%s, round %d: %w", s.name, round+1, err)
 			}
+			got.stolen = machineCPU().stolenSince(before)
 			if !(got.value > 0) || math.IsInf(got.value, 0) {
 				return fmt.Errorf("%s, round %d: %v %s cannot be: it was too short to be measured", s.name, round+1, got.value, c.unit)
 			}
 			c.samples[s.name] = append(c.samples[s.name], got)
-			c.env.Say("round %d: %s: %s %s", round+1, s.name, figure(got.value), c.unit)
+			c.env.Say("round %d: %s: %s %s%s", round+1, s.name, figure(got.value), c.unit, stolenText(got.stolen))
 		}
 	}
 	return nil

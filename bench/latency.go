@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/belfry/belfry/priority"
 	"github.com/belfry/belfry/producer"
 	"github.com/belfry/belfry/schemas"
 	"github.com/belfry/belfry/simulator"
@@ -29,7 +31,8 @@ import (
 
 // Latency measures the time from an API call for a transactional message to its request at the provider, with nothing else
 // to do and during campaigns on the same credentials, and what the least of it takes: one HTTP hop and one produced record.
-// Each role is in a process of its own.
+// Each role is in a process of its own. What stands for machines of their own (the caller, the providers, an embedded Kafka and
+// Redis) and what is urgent have real-time priority where they may: the fan-out and the bulk lanes leave it by themselves.
 type Latency struct {
 	// Devices are whom each of the Campaigns goes to.
 	Devices, Campaigns int
@@ -60,22 +63,26 @@ func (b Latency) Run(ctx context.Context, e *Env) (_ Report, err error) {
 		return nil, err
 	}
 	r := c.result("latency", goal{of: byValue, against: idle, most: 2}, goal{of: byValue, engine: idle, against: least})
-	r.Note = e.kind() + "; arrivals are known to 1 ms"
+	r.Note = l.note(e)
 	return r, nil
 }
 
 // open starts all of Belfry, with nginx for the providers, and registers the devices and those whose requests it notes.
 func (b Latency) open(ctx context.Context, e *Env, mix simulator.Mix, to ...marked) (*latency, error) {
-	d, err := e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices, Mix: mix}, startNginx)
+	l := &latency{Latency: b, to: to}
+	err := l.claimCores()
 	if err != nil {
 		return nil, err
 	}
-	l := &latency{Latency: b, deployment: d, to: to}
-	if err = d.serveAll(ctx); err == nil {
+	l.deployment, err = e.deploy(ctx, simulator.Population{Seed: 1, Apps: []string{benchApp}, Devices: b.Devices, Mix: mix}, startNginx)
+	if err != nil {
+		return nil, joined(err, l.releaseCores)
+	}
+	if err = l.serveAll(ctx); err == nil {
 		err = l.enrol(ctx)
 	}
 	if err != nil {
-		return nil, joined(err, d.close)
+		return nil, joined(err, l.close)
 	}
 	return l, nil
 }
@@ -85,6 +92,31 @@ type latency struct {
 	*deployment
 	to    []marked
 	round int
+	// releaseCores undoes claimCores.
+	releaseCores func() error
+	realtime     bool
+}
+
+func (l *latency) close() error { return errors.Join(l.deployment.close(), l.releaseCores()) }
+
+// claimCores gives this process, and what it starts, real-time priority, where that may be.
+func (l *latency) claimCores() error {
+	back, err := priority.Realtime()
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
+		l.releaseCores = func() error { return nil }
+		return nil
+	}
+	l.releaseCores, l.realtime = back, err == nil
+	return err
+}
+
+// note says what the figures hang on.
+func (l *latency) note(e *Env) string {
+	first := "with real-time priority"
+	if !l.realtime {
+		first = "without real-time priority, which this user may not have"
+	}
+	return e.kind() + ", " + first + "; arrivals are known to 1 ms"
 }
 
 // marked is a device whose requests nginx notes.

@@ -130,6 +130,41 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * tick, errors.Join(err1, err2)
 }
 
+// machineTime is processor time of the whole machine, in ticks.
+type machineTime struct{ all, stolen int64 }
+
+// machineCPU is what has passed since it started: zero where /proc/stat does not tell (proc(5)), as on anything but Linux.
+func machineCPU() machineTime {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return machineTime{}
+	}
+	return parseMachineCPU(b)
+}
+
+func parseMachineCPU(stat []byte) (m machineTime) {
+	line, _, _ := bytes.Cut(stat, []byte("\n"))
+	// user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted among user and nice already.
+	for i, f := range bytes.Fields(line) {
+		ticks, err := strconv.ParseInt(string(f), 10, 64)
+		if err != nil || i > 8 {
+			continue // its name
+		}
+		if m.all += ticks; i == 8 {
+			m.stolen = ticks
+		}
+	}
+	return m
+}
+
+// stolenSince is the part of the time between that went to other machines on the same hardware.
+func (m machineTime) stolenSince(before machineTime) float64 {
+	if m.all <= before.all {
+		return 0
+	}
+	return float64(m.stolen-before.stolen) / float64(m.all-before.all)
+}
+
 // cpuOf adds up the processor time of some.
 func cpuOf(all []*process) (sum time.Duration, err error) {
 	for _, p := range all {

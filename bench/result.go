@@ -45,6 +45,9 @@ type Side struct {
 	ServerBusy  float64 `json:"server_busy,omitempty"`
 	// Memory is the most that each process of the side had resident, MiB.
 	Memory map[string]float64 `json:"memory_mib,omitempty"`
+	// Stolen is the largest part of the machine's processor time in any round that its hypervisor gave to other machines:
+	// with more than a hundredth or so, times in the tail are the hypervisor's. 0: none, or not known.
+	Stolen float64 `json:"stolen,omitempty"`
 	// Rounds are the values as measured.
 	Rounds []float64 `json:"rounds,omitempty"`
 }
@@ -125,6 +128,7 @@ func (c *contest) side(name string) Side {
 	if of := median(c.values(name, metric{of: func(s sample) float64 { return s.allocs / s.ops }})); of >= 0 {
 		s.Allocs = &of
 	}
+	s.Stolen = slices.Max(c.values(name, metric{of: func(s sample) float64 { return s.stolen }}))
 	s.ServerShare = median(c.values(name, metric{of: func(s sample) float64 { return part(s.server, s.server+s.cpu) }}))
 	s.ServerBusy = median(c.values(name, metric{of: func(s sample) float64 { return part(s.server, s.wall) }}))
 	return s
@@ -200,10 +204,21 @@ func (s Side) line(unit string) string {
 	if s.ServerBusy > 0 {
 		parts = append(parts, fmt.Sprintf("server %.0f %% of the CPU, %.2f cores", 100*s.ServerShare, s.ServerBusy))
 	}
+	if text := stolenText(s.Stolen); text != "" {
+		parts = append(parts, "in a round"+text)
+	}
 	for _, name := range sortedKeys(s.Memory) {
 		parts = append(parts, fmt.Sprintf("%s %.0f MiB", name, s.Memory[name]))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// stolenText says what the hypervisor took, if it is worth a word.
+func stolenText(part float64) string {
+	if part < 0.01 {
+		return ""
+	}
+	return fmt.Sprintf(", %.0f %% of the cores' time stolen by the hypervisor", 100*part)
 }
 
 // figure writes a number for people: three digits that mean something.

@@ -53,3 +53,17 @@ func TestRoundsAreComparedInPairs(t *testing.T) {
 		t.Errorf("a fall to half is a spread of %v", got)
 	}
 }
+
+func TestStolenTime(t *testing.T) {
+	before := parseMachineCPU([]byte("cpu  100 10 50 200 5 1 4 30 7 2\ncpu0 1 1 1 1 1 1 1 1 1 1\n"))
+	if before != (machineTime{all: 400, stolen: 30}) {
+		t.Errorf("parsed %+v", before)
+	}
+	after := machineTime{all: 600, stolen: 50}
+	if got := after.stolenSince(before); got != 0.1 {
+		t.Errorf("stolen %v, want 0.1", got)
+	}
+	if got := after.stolenSince(after); got != 0 { // a system that does not tell
+		t.Errorf("stolen %v of no time", got)
+	}
+}

@@ -29,6 +29,6 @@ func (b Urgent) Run(ctx context.Context, e *Env) (_ Report, err error) {
 		return nil, err
 	}
 	r := c.result("urgent", goal{of: byValue, against: idle, most: 1.5})
-	r.Note = e.kind() + "; arrivals are known to 1 ms"
+	r.Note = l.note(e)
 	return r, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/belfry/belfry/config"
+	"github.com/belfry/belfry/priority"
 )
 
 func serveCommand() *cobra.Command {
@@ -35,7 +36,7 @@ this process, with its data in data_dir: for one machine. All else is the same.`
 			}
 			log := cfg.Logger(cmd.ErrOrStderr())
 			if cfg.CanWait() {
-				if err := yieldCores(); err != nil {
+				if err := priority.Yield(); err != nil {
 					log.Warn("could not lower this process's priority: campaigns may make urgent messages late where both share cores", "err", err)
 				}
 			}
