@@ -133,6 +133,7 @@ func (b Isolation) Run(ctx context.Context, s *Stage) (Report, error) {
 	report := &IsolationReport{Name: "isolation", Pairs: []IsolationPair{}}
 	for i, p := range b.pairs() {
 		var throughput, delay series
+		before := machineCPU()
 		for ; len(runs) > 0 && runs[0].number == i; runs = runs[2:] {
 			var halves [2]isolationResult
 			for with := range halves {
@@ -144,6 +145,7 @@ func (b Isolation) Run(ctx context.Context, s *Stage) (Report, error) {
 			delay.add(halves[0].p99, halves[1].p99)
 		}
 		found := newIsolationPair(p.name, &throughput, &delay)
+		found.Stolen = machineCPU().stolenSince(before)
 		s.say("%s", found)
 		if i == 0 {
 			report.Noise = found

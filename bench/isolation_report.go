@@ -27,6 +27,8 @@ type IsolationPair struct {
 	// The spreads are the widest of the rounds' ratios, up or down.
 	ThroughputSpread float64 `json:"throughput_spread"`
 	P99Spread        float64 `json:"p99_spread"`
+	// Stolen is the part of the machine's processor time that its hypervisor gave to other machines meanwhile.
+	Stolen float64 `json:"stolen,omitempty"`
 }
 
 func newIsolationPair(name string, throughput, delay *series) IsolationPair {
@@ -56,8 +58,8 @@ func (r *IsolationReport) compare(name string, throughput, delay *series) {
 }
 
 func (p IsolationPair) String() string {
-	return fmt.Sprintf("%-18s throughput ×%.2f (rounds to ×/%.2f), p99 ×%.2f (rounds to ×/%.2f)",
-		p.Name, p.ThroughputRatio, p.ThroughputSpread, p.P99Ratio, p.P99Spread)
+	return fmt.Sprintf("%-18s throughput ×%.2f (rounds to ×/%.2f), p99 ×%.2f (rounds to ×/%.2f)%s",
+		p.Name, p.ThroughputRatio, p.ThroughputSpread, p.P99Ratio, p.P99Spread, stolenText(p.Stolen))
 }
 
 // Print implements Report.

@@ -31,7 +31,10 @@ func Realtime() (back func() error, err error) {
 	back = func() error {
 		return set(&unix.SchedAttr{Policy: before.Policy, Nice: before.Nice, Priority: before.Priority})
 	}
-	return back, set(&unix.SchedAttr{Policy: unix.SCHED_RR, Priority: 1})
+	if err := set(&unix.SchedAttr{Policy: unix.SCHED_RR, Priority: 1}); err != nil {
+		return nil, err
+	}
+	return back, nil
 }
 
 // set schedules all threads of this process as attr says.

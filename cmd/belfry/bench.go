@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,7 +50,10 @@ isolation and fairness take nginx, nghttpd or h2load for a server or a client to
 }
 
 func runBench(cmd *cobra.Command, b bench.Bench, o benchOptions) error {
-	report, err := measure(cmd.Context(), b, o, cmd.ErrOrStderr())
+	// It stops what it has started also when its terminal, or whoever read what it says, is gone.
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP, syscall.SIGPIPE)
+	defer stop()
+	report, err := measure(ctx, b, o, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,6 +57,48 @@ func want(t *testing.T, got map[string]any, keys ...string) {
 		if got[key] == nil {
 			t.Errorf("%s is missing in %v", key, got)
 		}
+	}
+}
+
+// A bench whose terminal is gone, or whose output nobody reads any more, leaves no process and no file behind.
+func TestBenchEndsWithItsTerminal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts all of Belfry")
+	}
+	for _, gone := range []os.Signal{syscall.SIGHUP, syscall.SIGPIPE} {
+		t.Run(gone.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			c := exec.CommandContext(t.Context(), os.Args[0], "bench", "fairness", "--quick")
+			c.Env = append(os.Environ(), "TMPDIR="+dir)
+			output, err := c.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := bufio.NewReader(output).ReadString('\n'); err != nil { // processes are there
+				t.Fatal(err)
+			}
+			if err := c.Process.Signal(gone); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Wait(); c.ProcessState.ExitCode() != 1 {
+				t.Errorf("it ended with %v, want exit status 1", err)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("it left %v, %v", left, err)
+			}
+			args, err := filepath.Glob("/proc/[0-9]*/cmdline")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range args {
+				if line, err := os.ReadFile(file); err == nil && bytes.Contains(line, []byte(dir)) {
+					t.Errorf("it left a process: %q", line)
+				}
+			}
+		})
 	}
 }
 
