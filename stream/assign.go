@@ -38,8 +38,14 @@ func (s *session) assigned(_ context.Context, group *kgo.Client, r *kmsg.OffsetF
 }
 
 func (s *session) assign(k tp, member string, base int64, meta string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || s.partitions[k] != nil {
+		return // it takes no more, or the client fetched offsets again for what it holds already
+	}
+	s.epoch++
 	p := &partition{
-		tp: k, member: member, cfg: &s.o, base: base, w: newWindow(s.o.Records, base),
+		tp: k, member: member, cfg: &s.o, base: base, w: newWindow(s.o.Records, base), assignment: s.epoch,
 		wake: make(chan struct{}, 1), full: s.full, waiting: &s.waiting, worked: make(chan struct{}), idle: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(s.ctx)
@@ -50,13 +56,6 @@ func (s *session) assign(k tp, member string, base int64, meta string) {
 		}
 		p.skip = done
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopping || s.partitions[k] != nil {
-		return // it takes no more, or the client fetched offsets again for what it holds already
-	}
-	s.epoch++
-	p.assignment = s.epoch
 	s.partitions[k] = p
 	s.wg.Go(p.work)
 }
