@@ -174,7 +174,7 @@ func (l *latency) paced(ctx context.Context, ask func(i int) error, took func() 
 	for i := range l.Calls {
 		select {
 		case <-ctx.Done():
-			return s, ctx.Err()
+			return s, errors.Join(ctx.Err(), calls.Wait())
 		case <-ticks.C:
 		}
 		calls.Go(func() error { return ask(i) })

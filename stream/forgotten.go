@@ -35,8 +35,8 @@ type mender struct {
 	until time.Time
 	// seen are those that were open at the last look: one that is under way is not for long.
 	seen    map[openTransaction]bool
-	problem string // of the last look
-	said    string // the one that was said last
+	failed  bool   // the last look
+	problem string // that was said last
 }
 
 // openTransaction is one on one partition.
@@ -60,17 +60,14 @@ func (m *mender) look(ctx context.Context, client *kgo.Client) {
 	if ended > 0 {
 		m.k.Log.Warn("Kafka had decided transactions and not told their partitions; that is done now", "partitions", ended)
 	}
-	problem := ""
-	if err != nil && ctx.Err() == nil {
-		problem = err.Error()
-	}
-	// One that does not come twice was an outage's beginning, of which Watch tells.
-	if problem != "" && problem == m.problem && problem != m.said {
-		m.said = problem
+	failed := err != nil && ctx.Err() == nil
+	// The first failure may be an outage's beginning, of which Watch tells.
+	if failed && m.failed && err.Error() != m.problem {
+		m.problem = err.Error()
 		m.k.Log.Error("transactions that a killed broker left open could not be looked for: where one is, readers stand still. "+
 			"This needs ClusterAction, and Read on "+transactionState, "err", err)
 	}
-	m.problem = problem
+	m.failed = failed
 }
 
 func (m *mender) mend(ctx context.Context, adm *kadm.Client) (ended int, err error) {
