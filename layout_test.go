@@ -21,15 +21,17 @@ var mayImport = map[string][]string{
 	"schemas":   nil,
 	"failpoint": nil,
 	"priority":  nil,
+	"listen":    nil,
 	"simulator": nil, // it is the ground truth of the tests: a shared mistake would hide
 	"message":   {"schemas"},
 	"events":    {"schemas", "message"},
-	"stream":    {"schemas", "failpoint"},
+	"stream":    {"schemas", "failpoint", "listen"},
 	"registry":  {"schemas", "stream"},
 	"control":   {"schemas", "stream"},
 	"lanes":     {"schemas", "stream"},
-	"letters":   {"schemas", "stream"}, // of dead letters, for producer and replay
-	"producer":  {"schemas", "stream", "registry", "control", "lanes", "letters", "message", "events"},
+	"health":    {"schemas", "stream", "registry", "lanes"}, // of any process, whatever its roles
+	"letters":   {"schemas", "stream"},                      // of dead letters, for producer and replay
+	"producer":  {"schemas", "stream", "registry", "control", "lanes", "health", "letters", "message", "events"},
 	"fanout":    {"schemas", "stream", "registry", "control", "lanes", "message", "events"},
 	"senders":   {"schemas", "stream", "control", "message", "failpoint"},
 	"ledger":    {"schemas", "stream", "control"},
@@ -43,7 +45,7 @@ var mayImport = map[string][]string{
 	"cmd": {
 		"schemas", "simulator", "message", "events", "stream", "registry", "producer", "fanout", "senders", "ledger", "audit",
 		"letters", "replay",
-		"control", "config", "bench", "priority",
+		"control", "lanes", "health", "config", "bench", "priority", "listen",
 	},
 }
 

@@ -190,9 +190,11 @@ func (t *tally) sent(d *pb.Delivery) {
 // results does the ledger's sum a second time, by itself.
 func (t *tally) results(batch *pb.ResultBatch) {
 	for _, e := range batch.Expanded {
-		t.expanded[e.Chunk]++
 		t.count.Planned += uint64(e.Planned)
-		t.count.ChunksExpanded++
+		if !e.Partial { // its rest is counted by itself
+			t.expanded[e.Chunk]++
+			t.count.ChunksExpanded++
+		}
 		t.count.ChunksTotal = max(t.count.ChunksTotal, e.Total)
 	}
 	for _, r := range batch.Replayed {

@@ -13,7 +13,7 @@ import (
 	"github.com/belfry/belfry/simulator"
 )
 
-// Isolation measures what a sick platform, web push service or app does to the others. Each pair is run in turns without
+// Isolation measures what a sick platform, web push service, app, device, message or half of a service does to the others. Each pair is run in turns without
 // the sick one and with it; each run has apps of its own, for a destination remembers how it was answered.
 //
 // A run has two parts. In the first, small campaigns are launched at a steady pace, well below what the machine can do:
@@ -36,60 +36,12 @@ const (
 	tickEvery = 100 * time.Millisecond
 	// sickDeliveries is how many are launched for the sick one, at least: several times what may be in flight.
 	sickDeliveries = 1000
+	// sickCampaigns is to how many campaigns at most they belong, and messageTo to how many devices a sick message goes.
+	sickCampaigns, messageTo = 20, 50
 	// supply is how many devices an app has for each that is wanted: those of the smallest service that is measured, three
 	// in four of web push's two in ten, must be enough.
 	supply = 8
 )
-
-// pair is one comparison.
-type pair struct {
-	name string
-	// well are the services that are measured, sick those that the fault is about.
-	well, sick []simulator.Service
-	fault      simulator.Fault
-	// apart puts the sick deliveries in an app of their own, which the fault is about.
-	apart bool
-}
-
-var (
-	origins   = []simulator.Service{simulator.Chrome, simulator.Mozilla, simulator.Apple, simulator.Windows}
-	platforms = []simulator.Service{simulator.APNs, simulator.FCM}
-)
-
-// sicknesses are what is done to the sick one.
-var sicknesses = []struct {
-	name  string
-	fault simulator.Fault
-}{
-	{"blackhole", simulator.Fault{Kind: simulator.BlackHole}},
-	{"latency", simulator.Fault{Kind: simulator.Latency, Delay: simulator.Duration(10 * time.Second)}},
-	{"429", simulator.Fault{Kind: simulator.Status, Status: 429}},
-	{"reset", simulator.Fault{Kind: simulator.Reset}},
-}
-
-// pairs are all comparisons; the first is of a thing with itself.
-func (b Isolation) pairs() []pair {
-	all := []pair{{name: "noise", well: platforms}}
-	for _, s := range sicknesses {
-		web, one, app := s.fault, s.fault, s.fault
-		web.Platform = "webpush"
-		all = append(all, pair{name: "webpush-" + s.name, well: platforms, sick: origins, fault: web})
-		one.Origin = simulator.Mozilla.String()
-		all = append(all, pair{
-			name: "origin-" + s.name, sick: origins[1:2], fault: one,
-			well: []simulator.Service{simulator.Chrome, simulator.Apple, simulator.Windows},
-		})
-		if s.name == "blackhole" {
-			continue // takes connections, and one provider's host is the same for all apps
-		}
-		app.Platform = "fcm"
-		all = append(all, pair{name: "app-" + s.name, well: platforms[1:], sick: platforms[1:], fault: app, apart: true})
-	}
-	if len(b.Pairs) > 0 {
-		all = slices.DeleteFunc(all, func(p pair) bool { return p.name != "noise" && !slices.Contains(b.Pairs, p.name) })
-	}
-	return all
-}
 
 // apps are the two of a run: the one that is measured, and the one for a sick app.
 func apps(pair, round int, with bool) (measured, sick string) {
@@ -204,6 +156,8 @@ type isolationRun struct {
 	// measured and struck are its apps; the same one, unless the pair keeps them apart.
 	measured, struck string
 	well, sick       []device
+	// launched are the campaigns for the sick, by id.
+	launched []string
 }
 
 // few are the devices of the paced campaigns.
@@ -216,7 +170,7 @@ type isolationResult struct{ throughput, p99 float64 }
 func (r *isolationRun) run(ctx context.Context) (out isolationResult, err error) {
 	r.Receipts.forget()
 	r.tail.forget()
-	if r.with && len(r.sick) > 0 {
+	if len(r.sick) > 0 && (r.with || r.pair.inside()) {
 		end, err := r.sicken(ctx)
 		if err != nil {
 			return out, err
@@ -227,8 +181,16 @@ func (r *isolationRun) run(ctx context.Context) (out isolationResult, err error)
 		return out, err
 	}
 	for i := range r.Bursts {
-		rate, err := r.whole(ctx, fmt.Sprintf("whole-%d", i))
-		if err != nil {
+		var all errgroup.Group
+		if r.pair.inside() { // those of before are put off by now
+			all.Go(func() error { return r.strike(ctx) })
+		}
+		var rate float64
+		all.Go(func() (err error) {
+			rate, err = r.burst(ctx, fmt.Sprintf("whole-%d", i))
+			return err
+		})
+		if err := all.Wait(); err != nil {
 			return out, err
 		}
 		out.throughput = max(out.throughput, rate)
@@ -243,6 +205,9 @@ func (r *isolationRun) enrol(ctx context.Context) error {
 		return err
 	}
 	r.well = take(all, r.pair.well, r.Burst)
+	if r.pair.inside() {
+		return r.enrolInside(ctx, take(all, r.pair.well, len(all)))
+	}
 	if !r.pair.apart {
 		r.sick = take(all, r.pair.sick, sickDeliveries)
 		return r.register(ctx, r.measured, slices.Concat(r.well, r.sick))
@@ -252,6 +217,16 @@ func (r *isolationRun) enrol(ctx context.Context) error {
 	}
 	r.sick = take(all, r.pair.sick, sickDeliveries)
 	return errors.Join(r.register(ctx, r.measured, r.well), r.register(ctx, r.struck, r.sick))
+}
+
+// enrolInside makes some of a service's devices sick, and as many as there may be of the others well.
+func (r *isolationRun) enrolInside(ctx context.Context, all []device) error {
+	n := r.pair.targets
+	if r.pair.half {
+		n = min(r.Burst, len(all)/2)
+	}
+	r.sick, r.well = all[:n], all[n:min(len(all), n+r.Burst)]
+	return r.register(ctx, r.measured, all[:n+len(r.well)])
 }
 
 // take is at most n of the devices on some services, as even over them as they come.
@@ -265,32 +240,20 @@ func take(all []device, services []simulator.Service, n int) []device {
 	return out
 }
 
-// sicken puts the fault in force with work for it, and waits until it has struck and the lead is over. end lifts it.
+// sicken puts the fault in force with work for it, and waits until it has struck and the lead is over. end lifts it. Those inside
+// of what is measured have the same work without the fault: else it would be the machine's share for them that is measured.
 func (r *isolationRun) sicken(ctx context.Context) (end func() error, err error) {
-	fault := r.pair.fault
-	if r.pair.apart {
-		fault.App = r.struck
+	if r.with && r.pair.about == nil {
+		if err := r.infect(); err != nil {
+			return nil, err
+		}
 	}
-	if err := r.sim.SetFault("bench", fault); err != nil {
-		return nil, err
-	}
-	campaigns := (sickDeliveries + len(r.sick) - 1) / len(r.sick)
-	id := func(i int) string { return fmt.Sprintf("sick-%d", i) }
 	end = func() error {
 		r.sim.ClearFaults()
-		return each(campaigns, func(i int) error { return r.cancel(ctx, r.struck, id(i)) })
+		return each(len(r.launched), func(i int) error { return r.cancel(ctx, r.struck, r.launched[i]) })
 	}
-	err = each(campaigns, func(i int) error {
-		return r.launch(ctx, r.struck, id(i), producer.Audience{Devices: idsOf(r.sick)})
-	})
-	if err == nil {
-		select {
-		case <-r.sim.FaultStruck("bench"):
-		case <-time.After(lostAfter):
-			err = fmt.Errorf("the fault struck nothing within %v", lostAfter)
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
+	if err = r.strike(ctx); err == nil && r.with {
+		err = r.awaitFault(ctx)
 	}
 	if err == nil && r.Lead > 0 && !pause(ctx, r.Lead) {
 		err = ctx.Err()
@@ -299,6 +262,67 @@ func (r *isolationRun) sicken(ctx context.Context) (end func() error, err error)
 		return nil, errors.Join(err, end())
 	}
 	return end, nil
+}
+
+// awaitFault waits until the fault has struck.
+func (r *isolationRun) awaitFault(ctx context.Context) error {
+	late := time.After(lostAfter)
+	if r.pair.about != nil {
+		return r.awaitRefusal(ctx, late)
+	}
+	select {
+	case <-r.sim.FaultStruck("bench"):
+		return nil
+	case <-late:
+		return fmt.Errorf("the fault struck nothing within %v", lostAfter)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// awaitRefusal waits until a delivery of a message that fails has.
+func (r *isolationRun) awaitRefusal(ctx context.Context, late <-chan time.Time) error {
+	for {
+		p, err := r.progress(ctx, r.struck, r.launched[0])
+		if err != nil || p.Counts.Rejected > 0 {
+			return err
+		}
+		select {
+		case <-late:
+			return fmt.Errorf("the message was not refused within %v: %+v", lostAfter, p.Counts)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(tickEvery):
+		}
+	}
+}
+
+// infect puts the fault in force: one of the provider's.
+func (r *isolationRun) infect() error {
+	fault := r.pair.fault
+	if r.pair.apart || r.pair.inside() {
+		fault.App = r.struck // devices have the same ids in each
+	}
+	if r.pair.inside() {
+		fault.Targets = idsOf(r.sick)
+	}
+	return r.sim.SetFault("bench", fault)
+}
+
+// strike launches campaigns for the sick.
+func (r *isolationRun) strike(ctx context.Context) error {
+	campaigns := min(sickCampaigns, (sickDeliveries+len(r.sick)-1)/len(r.sick))
+	from := len(r.launched)
+	for i := range campaigns {
+		r.launched = append(r.launched, fmt.Sprintf("sick-%d", from+i))
+	}
+	about := text
+	if r.with && r.pair.about != nil {
+		about = r.pair.about(text)
+	}
+	return each(campaigns, func(i int) error {
+		return r.launchOf(ctx, r.struck, r.launched[from+i], about, producer.Audience{Devices: idsOf(r.sick)})
+	})
 }
 
 // each calls f with 0 to n-1, at the same time.
@@ -345,9 +369,9 @@ func (r *isolationRun) pace(ctx context.Context) (float64, error) {
 	return p99(took), nil
 }
 
-// whole launches one campaign to all at once, and is the deliveries a second from first to last arrival: of each service's
+// burst launches one campaign to all at once, and is the deliveries a second from first to last arrival: of each service's
 // lane by itself, added up, for lanes do not begin together.
-func (r *isolationRun) whole(ctx context.Context, id string) (float64, error) {
+func (r *isolationRun) burst(ctx context.Context, id string) (float64, error) {
 	devices := idsOf(r.well)
 	if err := r.launch(ctx, r.measured, id, producer.Audience{Devices: devices}); err != nil {
 		return 0, err

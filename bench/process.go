@@ -50,24 +50,32 @@ func start(dir, name string, environ []string, program string, args ...string) (
 	return p, nil
 }
 
-// stopWithin is how long a child may take to end in good order.
-const stopWithin = 20 * time.Second
+// stopWithin is how long a child may take to end in good order: what Kubernetes gives it (terminationGracePeriodSeconds).
+const stopWithin = 30 * time.Second
 
-// stop ends it with SIGTERM, and returns when it has ended. It may be called again.
+// stop ends it with SIGTERM, and returns when it has ended. It may be called again. The error of one that does not stop tells what
+// it did instead.
 func (p *process) stop() error {
 	select {
 	case <-p.over:
 		return nil
 	default:
 	}
+	told := len(p.logged())
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it has ended by itself, if that fails
 	select {
 	case <-p.over:
 		return nil
 	case <-time.After(stopWithin):
-		_ = p.cmd.Process.Kill()
-		<-p.over
-		return fmt.Errorf("%s did not stop within %v of SIGTERM and was killed", p.name, stopWithin)
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // it ends with what each of its goroutines does
+		select {
+		case <-p.over:
+		case <-time.After(stopWithin):
+			_ = p.cmd.Process.Kill()
+			<-p.over
+		}
+		since := p.logged()[told:]
+		return fmt.Errorf("%s did not stop within %v of SIGTERM. Its log since then:\n%s", p.name, stopWithin, since[:min(len(since), 64<<10)])
 	}
 }
 

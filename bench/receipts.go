@@ -60,7 +60,7 @@ const (
 	// lookEvery is how often it is looked whether something has arrived.
 	lookEvery = 5 * time.Millisecond
 	// lostAfter is how long a measurement waits for one more arrival before it fails.
-	lostAfter = 30 * time.Second
+	lostAfter = time.Minute
 	// settle is how long nothing must arrive before the next half begins: longer than a lane's commit takes.
 	settle = 500 * time.Millisecond
 )

@@ -102,7 +102,7 @@ func checkTopics(ctx context.Context, k *stream.Kafka, r *report) {
 		case stream.CreateTopic:
 			missing = append(missing, c.Topic)
 		case stream.Conflict:
-			r.fail(c.Topic, "make the topic anew; its records must be moved", "%s", c.Detail)
+			r.fail(c.Topic, "belfry topics repair", "%s", c.Detail)
 		default:
 			r.warn(c.Topic, "belfry topics apply", "%s", c.Detail)
 		}

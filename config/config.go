@@ -12,7 +12,9 @@ type Config struct {
 	Instance  string          `yaml:"instance" env:"INSTANCE" doc:"This process's name among those that run the same roles. It must stay the same over a restart and differ between processes, for a restarted process ends its predecessor's transactions by it. Left out: the host name"`
 	Roles     []string        `yaml:"roles" env:"ROLES" doc:"What this process does: producer, registry, trigger, fanout, senders.PLATFORM.CLASS (apns, fcm, webpush; urgent, bulk), ledger, replay. senders.PLATFORM is both classes, senders all. Left out: all"`
 	DataDir   string          `yaml:"data_dir" env:"DATA_DIR" doc:"Where the embedded Kafka keeps its files, when kafka.brokers is left out"`
+	Data      Data            `yaml:"data" envPrefix:"DATA_" doc:"How it keeps them"`
 	Listen    string          `yaml:"listen" env:"LISTEN" doc:"Address of the HTTP API, host:port"`
+	Health    string          `yaml:"health" env:"HEALTH" doc:"Address, host:port, where this process alone tells how it is, whatever its roles: /healthz and /readyz, without a key or TLS (docs/operations.md). Left out: only the HTTP API tells, of its process"`
 	TLS       ServerTLS       `yaml:"tls" envPrefix:"TLS_" doc:"The HTTP API's certificate. Left out: plain HTTP"`
 	Log       Log             `yaml:"log" envPrefix:"LOG_" doc:"What is written to stderr, and how"`
 	Kafka     Kafka           `yaml:"kafka" envPrefix:"KAFKA_" doc:"How to reach the cluster"`
@@ -27,6 +29,7 @@ type Config struct {
 func Default() *Config {
 	return &Config{
 		DataDir: "belfry-data",
+		Data:    Data{Sync: SyncInterval},
 		Listen:  "127.0.0.1:8080",
 		Log:     Log{Level: "info", Format: "text"},
 		Kafka:   Kafka{Prefix: "belfry."},
@@ -41,6 +44,17 @@ type ServerTLS struct {
 	CertFile string `yaml:"cert_file" env:"CERT_FILE" doc:"PEM, with its chain"`
 	KeyFile  string `yaml:"key_file" env:"KEY_FILE" doc:"PEM"`
 }
+
+// Data says how the embedded Kafka keeps its files.
+type Data struct {
+	Sync string `yaml:"sync" env:"SYNC" doc:"When what is written reaches the disk. interval: within a second, so that a power loss may take the last second. always: before it is acknowledged, which costs most of the speed (docs/operations.md)"`
+}
+
+// The values of data.sync.
+const (
+	SyncInterval = "interval"
+	SyncAlways   = "always"
+)
 
 // Log says what is written to stderr, and how.
 type Log struct {
@@ -97,7 +111,7 @@ type App struct {
 	APNs      *APNs     `yaml:"apns" doc:"Left out: nothing is sent to Apple's devices"`
 	FCM       *FCM      `yaml:"fcm" doc:"Left out: nothing is sent to Firebase"`
 	WebPush   *WebPush  `yaml:"webpush" doc:"Left out: nothing is sent to browsers"`
-	Rules     []Rule    `yaml:"rules" doc:"Messages that events trigger"`
+	Rules     []Rule    `yaml:"rules" doc:"Messages that events trigger. Left out: the app's events wait for a process whose file says it. [] for none"`
 	AutoPause AutoPause `yaml:"auto_pause" doc:"When a campaign is paused by itself (docs/campaigns.md)"`
 }
 
@@ -153,6 +167,7 @@ type WebPush struct {
 	AllowHosts     []string `yaml:"allow_hosts" doc:"host:port of push services that may be on a private or loopback address, or without TLS: self-hosted ones, and tests. All others must be https on a public address"`
 	CAFile         string   `yaml:"ca_file" doc:"Certificates to trust, PEM. Left out: the system's"`
 	Padding        int      `yaml:"padding" doc:"Encrypted messages are filled up to a multiple of this many bytes, so that their length tells a push service less, 1 to 4096. 1: not at all; 4096: all alike, which Firefox on phones does not take. Left out: 256"`
+	PerMinute      int      `yaml:"per_minute" doc:"The most messages a minute to each push service, urgent and campaigns' together, of all instances: for one that says 429 to more, such as Chrome's to sites that push much and are visited little (1000). Left out: as many as it takes, which Belfry learns"`
 }
 
 // Rule sends a message when an event comes.

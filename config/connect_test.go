@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kversion"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -94,6 +95,21 @@ func TestCheckKafkaTopics(t *testing.T) {
 	}
 	if f := finding(findingsOfKafka(t, c), "topics"); f.Level != OK {
 		t.Errorf("%+v", f)
+	}
+	if err := stream.MarkCluster(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	client, err := k.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := kadm.NewClient(client).UpdatePartitions(t.Context(), 14, "belfry.devices"); err != nil {
+		t.Fatal(err)
+	}
+	f = finding(findingsOfKafka(t, c), "belfry.devices")
+	if f.Level != Fail || !strings.Contains(f.Detail, "has 14 partitions, and had 12") || f.Mend != "belfry topics repair" {
+		t.Errorf("partitions were added: %+v", f)
 	}
 }
 

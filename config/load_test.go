@@ -83,6 +83,14 @@ apps:
 	}
 }
 
+// An app that answers no event says so: one that says nothing may be in a file that is too old, or another role's.
+func TestNoRulesAndNothingSaidAreTwoThings(t *testing.T) {
+	c := load(t, "apps:\n  none: {rules: []}\n  unsaid: {}\n")
+	if none, unsaid := c.Apps["none"].Rules, c.Apps["unsaid"].Rules; none == nil || len(none) != 0 || unsaid != nil {
+		t.Errorf("rules: [] is %#v, and no word %#v", none, unsaid)
+	}
+}
+
 func TestVariablesOverrideTheFile(t *testing.T) {
 	c := load(
 		t, "instance: from-file\nlisten: 127.0.0.1:1\nkafka: {prefix: file.}\n",
@@ -177,6 +185,7 @@ func TestRefusals(t *testing.T) {
 		{"public key", "apps:\n  a:\n    webpush:\n      public_key: AAAA\n", `belfry.yaml:4: apps.a.webpush.public_key: must be an uncompressed point`},
 		{"subject", "apps:\n  a:\n    webpush:\n      subject: ops@example.com\n", `belfry.yaml:4: apps.a.webpush.subject: is "ops@example.com"; must be "mailto:"`},
 		{"padding", "apps:\n  a:\n    webpush:\n      padding: 5000\n", `belfry.yaml:4: apps.a.webpush.padding: is 5000; must be 1 to 4096 bytes, or left out`},
+		{"web push rate", "apps:\n  a:\n    webpush:\n      per_minute: -1\n", `belfry.yaml:4: apps.a.webpush.per_minute: is -1; give the messages a minute that each push service may be sent, or leave it out`},
 		{"allowed host", "apps:\n  a:\n    webpush:\n      allow_hosts:\n        - 127.0.0.1\n", `belfry.yaml:5: apps.a.webpush.allow_hosts[0]: is "127.0.0.1"; must be host:port`},
 		{"rule's message", "apps:\n  a:\n    rules:\n      - name: r\n        event: e\n        message:\n          title: x\n          apns:\n            priority: 7\n", `belfry.yaml:9: apps.a.rules[0].message.apns.priority: is 7`},
 		{"rule's template", "apps:\n  a:\n    rules:\n      - name: r\n        event: e\n        message:\n          title: '{{ evnt.x }}'\n", `belfry.yaml:7: apps.a.rules[0].message.title: unknown variable "evnt.x"; did you mean "event.x"?`},

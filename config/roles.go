@@ -35,6 +35,9 @@ func (c *Config) Runs(name string) bool {
 		slices.ContainsFunc(c.Roles, func(role string) bool { return covers(role, name) || covers(name, role) })
 }
 
+// UsesRedis says whether any role of this process does.
+func (c *Config) UsesRedis() bool { return slices.ContainsFunc(sharing, c.Runs) }
+
 // CanWait says whether nobody waits for any of what this process does: it is all for campaigns and for replays, and for the
 // accounts of both. What it shares cores with may go first then.
 func (c *Config) CanWait() bool {

@@ -30,9 +30,16 @@ func (c *Config) faults() Problems {
 	}
 	p.each("roles", c.Roles, roleNames())
 	p.address("listen", c.Listen)
+	if c.Health != "" {
+		p.address("health", c.Health)
+		if c.Health == c.Listen && c.Runs("producer") {
+			p.add("health", "is the same as listen, where the API is; give it an address of its own, or leave it out: the API has /readyz too")
+		}
+	}
 	p.both("tls", "cert_file", c.TLS.CertFile, "key_file", c.TLS.KeyFile)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	p.oneOf("log.format", c.Log.Format, "text", "json")
+	p.oneOf("data.sync", c.Data.Sync, SyncInterval, SyncAlways)
 	c.Kafka.check(&p)
 	c.Redis.check(&p)
 	c.checkEmbedded(&p)
@@ -44,6 +51,9 @@ func (c *Config) faults() Problems {
 	p.between("fanout.budget", c.Fanout.Budget, time.Second, 10*time.Minute)
 	return p
 }
+
+// sharing are the roles that use Redis.
+var sharing = []string{"producer", "registry", "trigger", "fanout", "ledger"}
 
 // checkEmbedded refuses processes that would each have a broker or a Redis of their own, and never meet.
 func (c *Config) checkEmbedded(p *Problems) {
@@ -58,7 +68,6 @@ func (c *Config) checkEmbedded(p *Problems) {
 			}
 		}
 	}
-	sharing := []string{"producer", "registry", "trigger", "fanout", "ledger"}
 	runs := 0
 	for _, role := range sharing {
 		if c.Runs(role) {

@@ -150,6 +150,9 @@ func (w *WebPush) check(p *Problems, path string) {
 	if w.Padding < 0 || w.Padding > maxPadding {
 		p.add(path+".padding", "is %d; must be 1 to %d bytes, or left out", w.Padding, maxPadding)
 	}
+	if w.PerMinute < 0 {
+		p.add(path+".per_minute", "is %d; give the messages a minute that each push service may be sent, or leave it out", w.PerMinute)
+	}
 }
 
 func (a *App) checkRules(p *Problems, path string) {

@@ -25,6 +25,7 @@ type composed struct {
 	listen   string
 	place    *strings.Replacer
 	args     map[string]string // arguments that are replaced whole
+	checks   map[string]string // the addresses that health checks of what was launched ask
 }
 
 type composeService struct {
@@ -42,7 +43,7 @@ func compose(t *testing.T) *composed {
 	}
 	c := &composed{
 		world:    &world{t: t, options: options{devices: 1000, apps: []string{"demo"}}, dir: t.TempDir()},
-		services: file.Services, listen: freeAddress(t),
+		services: file.Services, listen: freeAddress(t), checks: map[string]string{},
 	}
 	c.api = "http://" + c.listen
 	first := freePorts(t, 9)
@@ -68,7 +69,8 @@ func (c *composed) launch(name string) *process {
 	c.t.Helper()
 	s := c.services[name]
 	// The image's own; a service's environment comes after and may change it.
-	env := append(slices.Clone(c.env), "BELFRY_LISTEN="+c.listen)
+	health := freeAddress(c.t)
+	env := append(slices.Clone(c.env), "BELFRY_LISTEN="+c.listen, "BELFRY_HEALTH="+health)
 	for key, value := range s.Environment {
 		if key == "BELFRY_CONFIG" {
 			value = c.config
@@ -82,11 +84,19 @@ func (c *composed) launch(name string) *process {
 			args[i] = whole
 		}
 	}
-	p := launch(c.t, name, env, args...)
 	if check := s.Healthcheck.Test; len(check) > 0 {
-		p.answers(c.place.Replace(check[len(check)-1]))
+		c.checks[name] = strings.Replace(c.place.Replace(check[len(check)-1]), "127.0.0.1:8081", health, 1)
 	}
-	return p
+	return launch(c.t, name, env, args...)
+}
+
+// healthy waits until what is launched is, as its container would be.
+func (c *composed) healthy(p *process) {
+	c.t.Helper()
+	if c.checks[p.name] == "" {
+		c.t.Fatalf("nobody asks how %s is", p.name)
+	}
+	p.answers(c.checks[p.name])
 }
 
 // priority checks that all threads of a process give way to others', or none of them.
@@ -120,7 +130,7 @@ func TestCompose(t *testing.T) {
 	needReal(t, "the services of docker-compose.yml share them")
 	t.Parallel()
 	c := compose(t)
-	c.launch("simulator")
+	c.healthy(c.launch("simulator"))
 	topics := c.launch("topics")
 	topics.wait()
 	if topics.err != nil {
@@ -136,6 +146,7 @@ func TestCompose(t *testing.T) {
 		t.Fatalf("%d services serve, want one for each of %v", len(roles), config.Roles)
 	}
 	for _, p := range roles {
+		c.healthy(p)
 		p.priority(slices.Contains([]string{"fanout", "ledger", "replay"}, p.name) || strings.HasSuffix(p.name, "-bulk"))
 	}
 	c.env = append(c.env, "BELFRY_KEY="+c.key("demo"))

@@ -57,7 +57,7 @@ func raced() bool {
 
 // patience is how long a test waits for what must come. It is a guard against hanging and asserts nothing: it is long
 // because the machine may be busy with anything.
-const patience = 90 * time.Second
+const patience = 4 * time.Minute
 
 // until polls for something that must come.
 func until(t *testing.T, what string, there func() bool) {
@@ -104,10 +104,16 @@ var seen = sync.OnceValue(func() error {
 // launch starts belfry. It is killed when the test ends, and its log shown if the test has failed.
 func launch(t *testing.T, name string, env []string, args ...string) *process {
 	t.Helper()
+	return launchAs(t, name, env, exec.Command(binary, args...))
+}
+
+// launchAs starts belfry by another command.
+func launchAs(t *testing.T, name string, env []string, cmd *exec.Cmd) *process {
+	t.Helper()
 	if err := seen(); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, name: name, cmd: exec.Command(binary, args...), ended: make(chan struct{})}
+	p := &process{t: t, name: name, cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = env, &p.out, &p.log
 	p.cmd.Dir = t.TempDir() // so that a stray relative path does no harm
 	if err := p.cmd.Start(); err != nil {

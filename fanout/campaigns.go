@@ -106,13 +106,16 @@ func (c *campaigns) get(key string) *campaign {
 // catchUp waits until all that is on the topic now has been read.
 func (c *campaigns) catchUp(ctx context.Context) error { return c.view.CatchUp(ctx) }
 
-// due lists the scheduled campaigns whose time has come.
+// due lists the scheduled campaigns whose time has come, and the drafts that nobody launched for as long as a campaign may take: they
+// would fill the memory of every process for good.
 func (c *campaigns) due(now time.Time) []*campaign {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	var due []*campaign
 	for _, e := range c.byKey {
-		if e.State == pb.CampaignState_CAMPAIGN_STATE_SCHEDULED && e.StartAt <= now.UnixMilli() {
+		scheduled := e.State == pb.CampaignState_CAMPAIGN_STATE_SCHEDULED && e.StartAt <= now.UnixMilli()
+		forgotten := e.State == pb.CampaignState_CAMPAIGN_STATE_DRAFT && e.CreatedAt <= now.Add(-schemas.MaxCampaign).UnixMilli()
+		if scheduled || forgotten {
 			due = append(due, e)
 		}
 	}

@@ -39,22 +39,30 @@ func child(brokers []string) {
 	os.Exit(1)
 }
 
+// child starts a process that runs a Fanout.
+func (w *world) child(redis string) *exec.Cmd {
+	w.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Stderr = w.Output()
+	cmd.Env = append(os.Environ(), "FANOUT_CHILD_KAFKA="+strings.Join(w.kafka.Brokers, ","),
+		"FANOUT_CHILD_PREFIX="+w.kafka.Prefix, "FANOUT_CHILD_REDIS="+redis)
+	if err := cmd.Start(); err != nil {
+		w.Fatal(err)
+	}
+	return cmd
+}
+
 // crashPace makes 30,000 devices take long enough to strike in their middle, until the pace is lifted.
 const crashPace = 1500
 
 func TestKilledExpanderExpandsEveryChunkOnce(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a killed member's group waits 12 s for it")
 	}
 	w, server, c := crashWorld(t)
 	for range 2 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Stderr = t.Output()
-		cmd.Env = append(os.Environ(), "FANOUT_CHILD_KAFKA="+strings.Join(w.kafka.Brokers, ","),
-			"FANOUT_CHILD_PREFIX="+w.kafka.Prefix, "FANOUT_CHILD_REDIS="+server.Addr())
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		cmd := w.child(server.Addr())
 		before := w.counted()
 		w.moreThan(before)
 		if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {

@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -21,7 +22,10 @@ type expansion struct {
 	topic    string
 	// account is the encoded fields app and run; times are created_at and expires_at.
 	account, times []byte
-	outs           []stream.Output
+	// rest are the deliveries that are meant, by pb.Chunk.rest: all when it is empty.
+	rest    []uint64
+	waiting waiting
+	outs    []stream.Output
 	// arena holds keys and deliveries one after the other: one allocation for many of them.
 	arena []byte
 }
@@ -62,8 +66,18 @@ func (x *expansion) add(d *pb.Device, target []byte) error {
 	if d.Platform != x.platform || target == nil {
 		return nil
 	}
+	if len(x.rest) > 0 {
+		if _, meant := slices.BinarySearch(x.rest, restID(x.app, x.run, d.Id)); !meant {
+			return nil
+		}
+	}
 	if x.recipe.filter != nil {
 		if meant, err := x.recipe.filter.Match(d); err != nil || !meant {
+			return err
+		}
+	}
+	if len(x.waiting.of) > 0 {
+		if waits, err := x.waiting.add(x, d, target); waits || err != nil {
 			return err
 		}
 	}

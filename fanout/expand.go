@@ -13,36 +13,51 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// expand ends a chunk with its deliveries, and returns how many they are. When its partition goes away it gives the chunk
-// back instead. outs is room for them that the caller lends, and gets back larger.
-func (e *expander) expand(w *work, outs *[]stream.Output) int64 {
+// expand ends a chunk with its deliveries, and returns how many they are. Devices whose destinations take no more wait, and
+// are counted too: their part of the chunk is written again. Where all of them do the chunk is not ended, but keeps in mind
+// what it waits for. When its partition goes away it is given back. outs is room for the deliveries that the caller lends, and
+// gets back larger.
+func (e *expander) expand(w *work, outs *[]stream.Output) (planned int64, waiting int) {
 	c := e.campaigns.get(w.run)
 	if c == nil || over(c.Campaign, e.now()) {
-		w.task.Done(e.count(w.chunk, 0))
-		return 0
+		w.task.Done(e.tell(w.chunk, 0, false))
+		return 0, 0
 	}
 	recipe, err := c.recipe()
 	if err != nil {
 		// It compiled when it was launched, so by another release.
-		w.task.Done(w.task.DeadLetter(schemas.TopicDead(e.platform), "uncompilable", err.Error()), e.count(w.chunk, 0))
-		return 0
+		w.task.Done(w.task.DeadLetter(schemas.TopicDead(e.platform), "uncompilable", err.Error()), e.tell(w.chunk, 0, false))
+		return 0, 0
 	}
+	e.mu.Lock()
+	destinations := e.destinations(c.App, e.now())
+	e.mu.Unlock()
+	only := w.rest()
+	var x *expansion
 	err = e.patience.try(w.ctx, "read the devices of a chunk", func() error {
-		x := newExpansion(c.Campaign, recipe, e.platform, e.now())
-		x.outs = (*outs)[:0]
+		x = newExpansion(c.Campaign, recipe, e.platform, e.now())
+		x.rest, x.waiting.of, x.waiting.taste, x.outs = only, destinations, w.taste, (*outs)[:0]
 		err := e.devices(w.ctx, w.chunk, x)
 		*outs = x.outs
 		return err
 	})
 	if err != nil {
 		w.task.Release()
-		return 0
+		return 0, 0
 	}
-	planned := len(*outs)
-	*outs = append(*outs, e.count(w.chunk, planned))
+	planned, waiting, w.taste = int64(len(*outs)), len(x.waiting.ids), x.waiting.taste
+	switch {
+	case waiting == 0:
+		*outs = append(*outs, e.tell(w.chunk, int(planned), false))
+	case planned == 0:
+		w.chunk.Waits = x.waiting.names
+		return 0, waiting
+	default:
+		*outs = append(*outs, putOff(w, &x.waiting), e.tell(w.chunk, int(planned), true))
+	}
 	w.task.Done(*outs...)
 	clear(*outs)
-	return int64(planned)
+	return planned, waiting
 }
 
 // devices adds each device of a chunk to x.

@@ -2,15 +2,12 @@ package fanout
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/control"
 	"github.com/belfry/belfry/lanes"
@@ -21,14 +18,6 @@ import (
 )
 
 const (
-	// queuedChunks is how many chunks of one partition may lie in the fair queue. It bounds what is done out of order
-	// too, so that a partition's completion map always fits and no chunk is ever expanded twice.
-	queuedChunks = 256
-	// putBackAfter is how long the next chunks of a partition wait for room before its longest run has to make some.
-	putBackAfter = 500 * time.Millisecond
-	// putBackOld is when a chunk that may still not go is written again at the end. What stays in place holds its
-	// partition's committed offset back, and a window spans so much and no more.
-	putBackOld = 10 * time.Minute
 	// heldDevices bounds the deliveries that are expanded and not committed: some 20 MB.
 	heldDevices = 40_000
 	// sessions is how many chunks of a platform are expanded at a time. More than there are cores: one waits for Redis, one
@@ -36,6 +25,8 @@ const (
 	sessions = 4
 	// turn is how often a session looks whether gate or pace let the next chunk go.
 	turn = 20 * time.Millisecond
+	// outlookLife is for how long what lanes say of their destinations is not read again. They speak once a second.
+	outlookLife = 200 * time.Millisecond
 )
 
 // expander turns one platform's chunks into deliveries. Chunks go from the topic into a fair queue; sessions take the
@@ -58,11 +49,14 @@ type expander struct {
 
 	mu          sync.Mutex // guards all below
 	queue       fairQueue
-	queued      map[int32]int // chunks in the queue, by partition
+	queued      map[int32]stock // by partition
 	assignments map[int32]uint64
 	emitted     map[int32][]int64 // see uncommitted
 	expanding   int64             // devices, estimated
 	began       began
+	tastes      tastes
+	outlook     outlook
+	outlooked   time.Time
 }
 
 func newExpander(p pb.Platform, f *Fanout) *expander {
@@ -70,13 +64,13 @@ func newExpander(p pb.Platform, f *Fanout) *expander {
 	log := f.o.Kafka.Log.With("role", name)
 	e := &expander{
 		platform: p, campaigns: f.campaigns, lanes: f.lanes, control: f.control, registry: f.o.Registry,
-		patience: &patience{log: log}, log: log, now: f.o.Now,
-		queued: map[int32]int{}, assignments: map[int32]uint64{}, emitted: map[int32][]int64{}, began: began{},
+		patience: &patience{kafka: f.o.Kafka, log: log}, log: log, now: f.o.Now,
+		queued: map[int32]stock{}, assignments: map[int32]uint64{}, emitted: map[int32][]int64{}, began: began{}, tastes: tastes{},
 	}
 	e.pace = &pacer{platform: p, share: e.share, buckets: map[string]*bucket{}}
 	e.gate = &gate{
 		kafka: f.o.Kafka, platform: p, lanes: f.lanes.Fresh, budget: f.o.Budget, uncommitted: e.waiting,
-		patience: &patience{log: log}, now: f.o.Now,
+		patience: &patience{kafka: f.o.Kafka, log: log}, now: f.o.Now,
 	}
 	e.consumer = stream.NewConsumer(f.o.Kafka, stream.Options{
 		Name:    name,
@@ -99,164 +93,13 @@ func (e *expander) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// handle queues chunks. While its partition has enough of them queued it waits, which holds back nothing but the chunks
-// behind; but not for long: a run that is paused, slow or very large must not stand before those that came later. Then
-// the run that has the most lets go of some, which are written again behind the others.
-func (e *expander) handle(ctx context.Context, tasks []*stream.Task) {
-	e.follow(ctx, tasks[0])
-	for _, t := range tasks {
-		if !e.room(ctx, t.Partition) {
-			t.Release()
-			continue
-		}
-		w, weight := e.read(ctx, t)
-		if w != nil {
-			e.push(w, weight)
-		}
-	}
-}
-
-// follow sees to it that a partition's chunks leave the queue with its assignment.
-func (e *expander) follow(ctx context.Context, t *stream.Task) {
-	partition, assignment := t.Partition, t.Assignment()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.assignments[partition] == assignment {
-		return
-	}
-	e.assignments[partition] = assignment
-	e.emitted[partition] = nil
-	context.AfterFunc(ctx, func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.drop(e.queue.remove(func(w *work) bool {
-			return w.task.Partition == partition && w.task.Assignment() == assignment
-		}), func(w *work) { w.task.Release() })
-	})
-}
-
-// drop ends chunks that were taken out of the queue without being expanded. mu is held.
-func (e *expander) drop(ws []*work, end func(*work)) {
-	for _, w := range ws {
-		e.queued[w.task.Partition]--
-		end(w)
-	}
-}
-
-// room waits until one more chunk of the partition may be queued. It is false when ctx is over.
-func (e *expander) room(ctx context.Context, partition int32) bool {
-	limit := time.NewTimer(putBackAfter)
-	defer limit.Stop()
-	for {
-		e.mu.Lock()
-		full := e.queued[partition] >= queuedChunks
-		e.mu.Unlock()
-		if !full || ctx.Err() != nil {
-			return ctx.Err() == nil
-		}
-		select {
-		case <-ctx.Done():
-		case <-limit.C:
-			e.putBack(partition)
-		case <-time.After(turn):
-		}
-	}
-}
-
-// putBack writes half of a partition's chunks again at its end, those of the runs that have the most there.
-func (e *expander) putBack(partition int32) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for left := queuedChunks / 2; left > 0; {
-		ws := e.queue.longest(partition, left)
-		if len(ws) == 0 {
-			return
-		}
-		left -= len(ws)
-		e.drop(ws, again)
-	}
-}
-
-// putBackStale does the same with chunks that have been queued for long, wherever they lie.
-func (e *expander) putBackStale(ctx context.Context) error {
-	tick := time.NewTicker(putBackOld / 10)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-tick.C:
-			e.mu.Lock()
-			e.drop(e.queue.remove(func(w *work) bool { return now.Sub(w.since) > putBackOld }), again)
-			e.mu.Unlock()
-		}
-	}
-}
-
-// again ends a chunk by writing it again.
-func again(w *work) {
-	w.task.Done(stream.Output{Topic: w.task.Topic, Key: w.task.Key, Value: w.task.Value})
-}
-
-// read decodes a chunk and finds its campaign. A chunk that cannot be expanded it ends, and returns nil.
-func (e *expander) read(ctx context.Context, t *stream.Task) (*work, uint32) {
-	dead := schemas.TopicDead(e.platform)
-	c := &pb.Chunk{}
-	err := proto.Unmarshal(t.Value, c)
-	if err == nil {
-		err = e.fault(c)
-	}
-	if err != nil {
-		t.Done(t.DeadLetter(dead, "undecodable", err.Error()))
-		return nil, 0
-	}
-	run := c.App + "/" + c.Run
-	known := e.campaigns.get(run)
-	if known == nil {
-		if e.campaigns.catchUp(ctx) != nil {
-			t.Release()
-			return nil, 0
-		}
-		known = e.campaigns.get(run)
-	}
-	if known == nil {
-		err := fmt.Errorf("there is no campaign %s", run)
-		t.Done(t.DeadLetter(dead, "unknown-run", err.Error()), e.count(c, 0))
-		return nil, 0
-	}
-	return &work{ctx: ctx, task: t, chunk: c, run: run, since: time.Now()}, known.Weight
-}
-
-func (e *expander) fault(c *pb.Chunk) error {
-	switch {
-	case c.App == "" || c.Run == "":
-		return errors.New("the chunk names no app or run")
-	case c.Platform != e.platform:
-		return fmt.Errorf("the chunk is of platform %q", schemas.PlatformName(c.Platform))
-	case c.EndShard > schemas.Shards || c.FirstShard > c.EndShard:
-		return fmt.Errorf("the chunk's shards [%d, %d) are not in [0, %d)", c.FirstShard, c.EndShard, schemas.Shards)
-	}
-	return nil
-}
-
-func (e *expander) push(w *work, weight uint32) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if w.ctx.Err() != nil {
-		w.task.Release()
-		return
-	}
-	e.queue.push(w, weight)
-	e.queued[w.task.Partition]++
-}
-
 // session expands one chunk after the other.
 func (e *expander) session(ctx context.Context) error {
 	var outs []stream.Output // used again for each chunk
 	for {
 		if w := e.take(); w != nil {
-			planned := e.expand(w, &outs)
-			e.expanded(w, planned)
+			planned, waiting := e.expand(w, &outs)
+			e.expanded(w, planned, waiting)
 			continue
 		}
 		select {
@@ -283,8 +126,14 @@ func (e *expander) take() *work {
 	if w == nil {
 		return nil
 	}
+	w.newcomer = e.began.newcomer(w.run)
 	e.began.note(w.run, now)
-	e.queued[w.task.Partition]--
+	w.taste = 0
+	if len(e.destinations(w.chunk.App, now)) > 0 && e.tastes.due(w.run, now) {
+		w.taste = tasteOf
+		e.tastes.note(w.run, now)
+	}
+	e.count(w, -1)
 	e.expanding += int64(w.chunk.Estimate)
 	e.gate.begin(int64(w.chunk.Estimate))
 	if c := e.campaigns.get(w.run); c != nil && !over(c.Campaign, now) {
@@ -294,7 +143,15 @@ func (e *expander) take() *work {
 	return w
 }
 
-// ready says whether a chunk may go now. Those of a run that is over may always: they become nothing.
+// destinations are those of an app that has any which take no more. mu is held.
+func (e *expander) destinations(app string, now time.Time) destinations {
+	if now.Sub(e.outlooked) >= outlookLife {
+		e.outlook, e.outlooked = newOutlook(e.lanes.Fresh(), e.platform), now
+	}
+	return e.outlook[app]
+}
+
+// ready says whether a chunk may go now. Those of a run that is over may always: they become nothing. mu is held.
 func (e *expander) ready(w *work, open bool, now time.Time) bool {
 	c := e.campaigns.get(w.run)
 	switch {
@@ -303,7 +160,7 @@ func (e *expander) ready(w *work, open bool, now time.Time) bool {
 	case !open || c.State != pb.CampaignState_CAMPAIGN_STATE_RUNNING:
 		return false
 	}
-	return !e.held(c.App) && !shut(e.lanes.Fresh(), c.App, e.platform) && e.pace.ready(c.Campaign, w.cost(), now)
+	return !e.held(c.App) && e.destinations(c.App, now).lets(w.chunk, e.tastes.due(w.run, now)) && e.pace.ready(c.Campaign, w.cost(), now)
 }
 
 // share is this instance's part of the platform's rates: the part of the chunk partitions that it owns.
@@ -320,15 +177,30 @@ func (e *expander) held(app string) bool {
 	return e.control.Get(control.Lane(e.platform, pb.Class_CLASS_BULK)).GetPaused() || e.control.Get(control.App(app)).GetPaused()
 }
 
-// expanded settles what take booked, now that it is known what the chunk became.
-func (e *expander) expanded(w *work, planned int64) {
+// expanded settles what take booked, now that it is known what the chunk became, and how many of its devices wait for their
+// destinations. A chunk of which nothing else came goes back into the queue.
+func (e *expander) expanded(w *work, planned int64, waiting int) {
+	now := e.now()
 	e.gate.done(int64(w.chunk.Estimate), planned)
+	e.gate.spend(-int64(min(waiting, int(w.chunk.Estimate))), now)
 	if c := e.campaigns.get(w.run); c != nil {
-		e.pace.pay(c.Campaign, float64(planned)-w.cost(), e.now())
+		e.pace.pay(c.Campaign, float64(planned)-w.cost(), now)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.expanding -= int64(w.chunk.Estimate)
+	if w.taste == tasteOf { // there was nothing to taste
+		delete(e.tastes, w.run)
+	}
+	barren := planned == 0 && waiting > 0
+	e.queue.looked(w, waiting, barren)
+	if barren {
+		if w.newcomer {
+			e.began.forget(w.run)
+		}
+		e.enqueue(w)
+		return
+	}
 	if e.assignments[w.task.Partition] == w.task.Assignment() {
 		e.emitted[w.task.Partition] = append(e.emitted[w.task.Partition], planned)
 	}
@@ -358,12 +230,12 @@ func (e *expander) uncommitted() int64 {
 	return n
 }
 
-// count is what the ledger hears of a chunk.
-func (e *expander) count(c *pb.Chunk, planned int) stream.Output {
+// tell is what the ledger hears of a chunk. partial says that there is more of it.
+func (e *expander) tell(c *pb.Chunk, planned int, partial bool) stream.Output {
 	return stream.Output{
 		Topic: schemas.TopicResults(e.platform),
 		Key:   schemas.Key(c.App, c.Run),
-		Value: schemas.AppendExpanded(nil, &pb.Expanded{Chunk: c.Index, Total: c.Total, Planned: uint32(planned)}),
+		Value: schemas.AppendExpanded(nil, &pb.Expanded{Chunk: c.Index, Total: c.Total, Planned: uint32(planned), Partial: partial}),
 		Mode:  stream.Append,
 	}
 }

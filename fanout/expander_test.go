@@ -9,10 +9,12 @@ import (
 
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
+	"github.com/belfry/belfry/stream"
 	"github.com/belfry/belfry/stream/streamtest"
 )
 
 func TestLaneThatDoesNotDrainKeepsItsWorkAsChunks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, devices("shop", 90_000)...)
 	w.launched(running, 64, apns, fcm)
 	w.start("a")
@@ -26,6 +28,37 @@ func TestLaneThatDoesNotDrainKeepsItsWorkAsChunks(t *testing.T) {
 	}
 	drain(w, apns)
 	w.books(apns, 64, 30_000)
+}
+
+// TestAbortedRecordsDoNotShutTheGate: a lane with nothing to do, whose topic ends with more aborted records than the gate's
+// floor: what failing commits of the expander leave behind. The lane stands still until it is given work.
+func TestAbortedRecordsDoNotShutTheGate(t *testing.T) {
+	w := newWorld(t, devices("shop", 900)...)
+	topic := w.kafka.Topic(schemas.TopicSend(apns, pb.Class_CLASS_BULK))
+	client := streamtest.Client(t, w.kafka, kgo.TransactionalID(w.kafka.Topic("aborts")))
+	if err := client.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * gateFloor {
+		client.Produce(t.Context(), &kgo.Record{Topic: topic, Value: []byte("aborted")}, func(_ *kgo.Record, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+		t.Fatal(err)
+	}
+	n, err := stream.Backlog(t.Context(), w.kafka, kadm.NewClient(client), schemas.LaneRole(apns, pb.Class_CLASS_BULK), schemas.TopicSend(apns, pb.Class_CLASS_BULK))
+	if err != nil || n < 2*gateFloor {
+		t.Fatalf("nothing was aborted: %d offsets, %v", n, err)
+	}
+	w.launched(running, 64, apns)
+	w.start("a")
+	w.books(apns, 64, 300)
 }
 
 // drain is a lane that finishes whatever is there, until the test ends.

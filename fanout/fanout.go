@@ -54,7 +54,7 @@ func New(o Options) *Fanout {
 	f.launcher = newLauncher(o.Kafka, f.campaigns, o.Registry, o.Now)
 	f.scheduler = &scheduler{
 		kafka: o.Kafka, campaigns: f.campaigns, now: o.Now,
-		patience: &patience{log: o.Kafka.Log}, asked: map[string]time.Time{},
+		patience: &patience{kafka: o.Kafka, log: o.Kafka.Log}, asked: map[string]time.Time{},
 	}
 	for _, p := range schemas.Platforms {
 		f.expanders[p] = newExpander(p, f)

@@ -95,6 +95,26 @@ func TestCampaignWithoutDevicesFinishesAtOnce(t *testing.T) {
 	}
 }
 
+// A draft that nobody launches would lie in the memory of every process for good, with its lists.
+func TestAForgottenDraftIsGivenUp(t *testing.T) {
+	w := newWorld(t, devices("shop", 3)...)
+	c := definition()
+	c.State, c.Audience = pb.CampaignState_CAMPAIGN_STATE_DRAFT, &pb.Audience{Devices: []string{"d000001"}}
+	c.CreatedAt = time.Now().Add(-schemas.MaxCampaign).UnixMilli()
+	w.produce(schemas.TopicCampaigns, schemas.Key(c.App, c.Id), c)
+	young := definition()
+	young.Id, young.State, young.CreatedAt = "c2", pb.CampaignState_CAMPAIGN_STATE_DRAFT, time.Now().Add(time.Hour-schemas.MaxCampaign).UnixMilli()
+	w.produce(schemas.TopicCampaigns, schemas.Key(young.App, young.Id), young)
+	w.start("a")
+	got := w.campaign(is(cancelled))
+	if got.Id != "c1" || !strings.Contains(got.Reason, "28 days") || len(got.Audience.Devices) > 0 {
+		t.Errorf("got %v", got)
+	}
+	if n := len(w.all(schemas.TopicCommands)); n != 1 {
+		t.Errorf("%d commands, want the one to cancel", n)
+	}
+}
+
 func TestPausedChunksWaitAndCancelledOnesBecomeNothing(t *testing.T) {
 	w := newWorld(t, devices("shop", 300)...)
 	w.launched(paused, 64, apns)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
@@ -51,6 +52,8 @@ type gate struct {
 	asking           struct{ waited, expanded int64 }
 	// partitions is how many the chunk topic has.
 	partitions int
+	// told is what was said last of what holds nothing.
+	told struct{ void, inexact bool }
 	// next is when one more chunk is due by the lane's drain.
 	next time.Time
 }
@@ -58,13 +61,14 @@ type gate struct {
 // state says whether more may be expanded, and whether there is at least room for newcomers: twice the backlog that closes the
 // gate, at any pace.
 func (g *gate) state(now time.Time) (open, ajar bool) {
-	allowed := max(gateFloor, int64(g.budget.Seconds()*drainRate(g.lanes(), g.platform)))
+	statuses := g.lanes()
+	allowed := max(gateFloor, int64(g.budget.Seconds()*drainRate(statuses, g.platform)))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if now.Sub(g.read) >= gateLife {
 		return false, false
 	}
-	backlog := g.backlog + g.waited + g.expanded + g.expanding
+	backlog := max(0, g.backlog-stuck(statuses, g.platform)) + g.waited + g.expanded + g.expanding
 	due := backlog < allowed/2 || !now.Before(g.next)
 	return backlog < allowed && due, backlog < 2*allowed
 }
@@ -127,12 +131,13 @@ func (g *gate) run(ctx context.Context) error {
 		return fmt.Errorf("gate of %s: %w", schemas.PlatformName(g.platform), err)
 	}
 	defer client.Close()
-	adm := kadm.NewClient(client)
+	lane := schemas.LaneRole(g.platform, pb.Class_CLASS_BULK)
+	meter := stream.NewMeter(g.kafka, client, lane, schemas.TopicSend(g.platform, pb.Class_CLASS_BULK))
 	tick := time.NewTicker(gateEvery)
 	defer tick.Stop()
 	for {
 		what := "ask Kafka for the backlog of the lane " + schemas.PlatformName(g.platform) + "/bulk"
-		if g.patience.try(ctx, what, func() error { return g.measure(ctx, adm) }) != nil {
+		if g.patience.try(ctx, what, func() error { return g.measure(ctx, client, meter) }) != nil {
 			return nil // ctx is over
 		}
 		select {
@@ -144,20 +149,39 @@ func (g *gate) run(ctx context.Context) error {
 }
 
 // measure reads what the lane has not done.
-func (g *gate) measure(ctx context.Context, adm *kadm.Client) error {
+func (g *gate) measure(ctx context.Context, client *kgo.Client, meter *stream.Meter) error {
 	ctx, cancel := context.WithTimeout(ctx, gateLife)
 	defer cancel()
 	g.ask()
 	chunks := g.kafka.Topic(schemas.TopicChunks(g.platform))
-	topics, err := adm.ListTopics(ctx, chunks)
+	topics, err := kadm.NewClient(client).ListTopics(ctx, chunks)
 	if err != nil {
 		return fmt.Errorf("look at topic %s: %w", chunks, err)
 	}
-	lane := schemas.LaneRole(g.platform, pb.Class_CLASS_BULK)
-	backlog, err := stream.Backlog(ctx, g.kafka, adm, lane, schemas.TopicSend(g.platform, pb.Class_CLASS_BULK))
+	r, err := meter.Read(ctx)
 	if err != nil {
 		return err
 	}
-	g.reading(backlog, len(topics[chunks].Partitions), g.now())
+	g.tell(r)
+	g.reading(r.Backlog, len(topics[chunks].Partitions), g.now())
 	return nil
+}
+
+// tell says, once each, that offsets alone would hold back what the lane has room for, and that it could not be seen whether they
+// do. g.run calls it.
+func (g *gate) tell(r stream.Reading) {
+	lane := schemas.PlatformName(g.platform) + "/bulk"
+	if void := r.Void >= gateFloor; void != g.told.void {
+		if g.told.void = void; void {
+			g.kafka.Log.Info("aborted records lie before the lane; they count for nothing, and expansion goes on",
+				"lane", lane, "aborted", r.Void, "backlog", r.Backlog)
+		}
+	}
+	if r.Inexact != nil && r.Backlog >= gateFloor && !g.told.inexact {
+		g.told.inexact = true
+		g.kafka.Log.Warn("expansion is held back, and whether by records that count could not be seen: fanout needs to read the lane's topic",
+			"lane", lane, "backlog", r.Backlog, "err", r.Inexact)
+	} else if r.Inexact == nil {
+		g.told.inexact = false
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
@@ -108,36 +107,35 @@ func TestExpansionIsSpreadOut(t *testing.T) {
 	}
 }
 
-func TestAppIsShutWhileAllItsDestinationsHoldDeliveries(t *testing.T) {
-	l := said{}
-	stopped := func(name string, parked uint64) *pb.DestinationStatus {
-		return &pb.DestinationStatus{App: "shop", Name: name, State: pb.DestinationState_DESTINATION_STATE_STOPPED, Parked: parked}
+// One app's destination takes nothing, and a quarter of the lane's windows is full of it. That closes the gate for nobody.
+func TestWhatIsStuckIsNoBacklog(t *testing.T) {
+	now := epoch
+	ill := sick("project")
+	ill.Queued = 24_000
+	busy := &pb.DestinationStatus{App: "blog", State: pb.DestinationState_DESTINATION_STATE_OPEN, Queued: 24_000}
+	l := said{"fcm/bulk/a": bulk(fcm, 1000, ill)}
+	g := &gate{platform: fcm, lanes: l.fresh, budget: 5 * time.Second, uncommitted: func() int64 { return 0 }, now: func() time.Time { return now }}
+	g.reading(24_100, 12, now)
+	if open, _ := g.state(now); !open {
+		t.Error("closed by what waits for another app's destination")
 	}
-	open := &pb.DestinationStatus{App: "shop", Name: "o", State: pb.DestinationState_DESTINATION_STATE_OPEN}
-	for _, test := range []struct {
-		why  string
-		want bool
-		of   []*pb.DestinationStatus
-	}{
-		{"nothing is known", false, nil},
-		{"both hold deliveries", true, []*pb.DestinationStatus{stopped("a", 5), stopped("b", 1)}},
-		{"one is open", false, []*pb.DestinationStatus{stopped("a", 5), open}},
-		{"one of two has its budget parked", true, []*pb.DestinationStatus{stopped("a", schemas.ParkBudget), open}},
-		{"one has nothing to probe with", false, []*pb.DestinationStatus{stopped("a", 5), stopped("b", 0)}},
-	} {
-		l["webpush/bulk/a"] = bulk(webpush, 0, test.of...)
-		if got := shut(l.fresh(), "shop", webpush); got != test.want {
-			t.Errorf("%s: shut is %v", test.why, got)
-		}
+	g.reading(24_000+gateFloor, 12, now)
+	if open, _ := g.state(now); open {
+		t.Error("open with the floor's backlog beside what is stuck")
 	}
-	l["webpush/bulk/a"] = bulk(webpush, 0, stopped("a", schemas.ParkBudget/2), open)
-	l["webpush/bulk/b"] = bulk(webpush, 0, stopped("a", schemas.ParkBudget/2), open)
-	if !shut(l.fresh(), "shop", webpush) {
-		t.Error("not shut, though two instances have the budget parked together")
+	l["fcm/bulk/a"] = bulk(fcm, 1000, busy)
+	g.reading(24_100, 12, now)
+	if open, _ := g.state(now); open {
+		t.Error("open, though what the lane holds is to be sent")
 	}
-	l["webpush/bulk/b"] = bulk(webpush, 0)
-	l["webpush/bulk/a"] = bulk(webpush, 0, stopped("a", 5))
-	if shut(l.fresh(), "other", webpush) || shut(l.fresh(), "shop", fcm) {
-		t.Error("shut for another app or another platform")
+	l["fcm/bulk/a"] = bulk(apns, 1000, ill)
+	if open, _ := g.state(now); open {
+		t.Error("open by what is stuck on another platform")
+	}
+	l["fcm/bulk/a"] = bulk(fcm, 1000, ill)
+	g.reading(100, 12, now) // older than what the lane says
+	g.begin(gateFloor)
+	if open, _ := g.state(now); open {
+		t.Error("what is stuck makes room for more than the backlog has of it")
 	}
 }

@@ -3,7 +3,6 @@ package fanout
 import (
 	"iter"
 
-	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
@@ -27,25 +26,15 @@ func drainRate(statuses []*pb.LaneStatus, p pb.Platform) float64 {
 	return rate
 }
 
-// shut says that more deliveries of an app on a platform would only be parked too: every destination waits or is stopped,
-// with deliveries parked, or one has its budget of them. Without any parked, a delivery may be what it takes to find that a
-// destination is well again.
-func shut(statuses []*pb.LaneStatus, app string, p pb.Platform) bool {
-	all, open := 0, 0
-	parked := map[string]uint64{}
+// stuck is how many deliveries of a platform's backlog wait in its instances for a destination that takes nothing. They stand
+// before no other: they are put off, or end, and their lane drains no slower for them.
+func stuck(statuses []*pb.LaneStatus, p pb.Platform) (n int64) {
 	for s := range bulkLanes(statuses, p) {
 		for _, d := range s.Destinations {
-			if d.App != app {
-				continue
-			}
-			all++
-			if d.State == pb.DestinationState_DESTINATION_STATE_OPEN || d.Parked == 0 {
-				open++
-			}
-			if parked[d.Name] += d.Parked; parked[d.Name] >= schemas.ParkBudget {
-				return true
+			if d.State != pb.DestinationState_DESTINATION_STATE_OPEN {
+				n += int64(d.Queued)
 			}
 		}
 	}
-	return all > 0 && open == 0
+	return n
 }

@@ -41,7 +41,7 @@ func newLauncher(k *stream.Kafka, c *campaigns, g *registry.Registry, now func()
 	log := k.Log.With("role", "fanout.launcher")
 	l := &launcher{
 		campaigns: c, registry: g, log: log, now: now,
-		patience: &patience{log: log}, overlays: map[int32]*overlay{},
+		patience: &patience{kafka: k, log: log}, overlays: map[int32]*overlay{},
 	}
 	l.consumer = stream.NewConsumer(k, stream.Options{
 		Name:   "fanout.launcher",

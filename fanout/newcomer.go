@@ -23,3 +23,6 @@ func (b began) note(run string, now time.Time) {
 	}
 	b[run] = now
 }
+
+// forget takes a note back: nothing came of the chunk.
+func (b began) forget(run string) { delete(b, run) }

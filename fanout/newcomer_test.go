@@ -29,8 +29,8 @@ func TestNewcomerPassesAClosedGate(t *testing.T) {
 		}
 		key := string(schemas.Key(c.App, c.Id))
 		f.campaigns.apply(stream.ViewRecord{Key: []byte(key), Value: value})
-		w := &work{ctx: t.Context(), task: &stream.Task{}, chunk: &pb.Chunk{App: c.App, Run: id, Platform: apns, Estimate: 5000}, run: key, since: now}
-		e.push(w, 1)
+		w := &work{ctx: t.Context(), task: &stream.Task{}, chunk: &pb.Chunk{App: c.App, Run: id, Platform: apns, Estimate: 5000}, run: key, weight: 1, since: now}
+		e.push(w)
 	}
 	for range 20 {
 		queue("blast")

@@ -20,7 +20,7 @@ const (
 	startAgain = 10 * time.Second
 )
 
-// scheduler asks the launcher to start campaigns whose time has come. Every instance does so, and says it with the same
+// scheduler asks the launcher to start campaigns whose time has come, and to end drafts that were forgotten. Every instance does so, and says it with the same
 // command id, so it happens once.
 type scheduler struct {
 	kafka     *stream.Kafka
@@ -32,7 +32,7 @@ type scheduler struct {
 }
 
 func (s *scheduler) run(ctx context.Context) error {
-	client, err := s.kafka.Client()
+	client, err := s.kafka.Client(stream.GiveUp()) // a command that is there twice is taken once
 	if err != nil {
 		return fmt.Errorf("scheduler: %w", err)
 	}
@@ -49,8 +49,8 @@ func (s *scheduler) run(ctx context.Context) error {
 		if len(records) == 0 {
 			continue
 		}
-		err := s.patience.try(ctx, "ask for the start of scheduled campaigns", func() error {
-			return client.ProduceSync(ctx, records...).FirstErr()
+		err := s.patience.try(ctx, "ask for what is due of campaigns", func() error {
+			return stream.Explain(client.ProduceSync(ctx, records...).FirstErr())
 		})
 		if err != nil {
 			return nil // ctx is over
@@ -58,7 +58,7 @@ func (s *scheduler) run(ctx context.Context) error {
 	}
 }
 
-// records are the starts to ask for now.
+// records are what to ask for now.
 func (s *scheduler) records(now time.Time) []*kgo.Record {
 	for id, at := range s.asked {
 		if now.Sub(at) > startAgain {
@@ -71,6 +71,10 @@ func (s *scheduler) records(now time.Time) []*kgo.Record {
 			Id:  fmt.Sprintf("start/%s/%d", c.Id, c.Epoch),
 			App: c.App, Campaign: c.Id, At: now.UnixMilli(),
 			Kind: &pb.Command_Start{Start: &pb.Start{}},
+		}
+		if c.State == pb.CampaignState_CAMPAIGN_STATE_DRAFT {
+			cmd.Id = fmt.Sprintf("forget/%s/%d", c.Id, c.Epoch)
+			cmd.Kind = &pb.Command_Cancel{Cancel: &pb.Cancel{Reason: "it was a draft for 28 days, and nobody launched it"}}
 		}
 		key := schemas.Key(c.App, c.Id)
 		asked := string(key) + "#" + cmd.Id

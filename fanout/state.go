@@ -85,7 +85,7 @@ func move(c *pb.Campaign, cmd *pb.Command, now time.Time) error {
 	case *pb.Command_Create:
 		return refuse("campaign %s exists already: give the new one another id", c.Id)
 	case *pb.Command_Launch:
-		return launch(c, now)
+		return launch(c, kind.Launch.GetWarning(), now)
 	case *pb.Command_Start:
 		return start(c, cmd, now)
 	case *pb.Command_Pause:
@@ -121,7 +121,8 @@ func create(cmd *pb.Command, now time.Time) (*pb.Campaign, error) {
 	return c, nil
 }
 
-func launch(c *pb.Campaign, now time.Time) error {
+// launch runs a draft, or schedules it. A warning is of this moment, so it says nothing of a start that is yet to come.
+func launch(c *pb.Campaign, warning string, now time.Time) error {
 	switch c.State {
 	case pb.CampaignState_CAMPAIGN_STATE_DRAFT:
 	case pb.CampaignState_CAMPAIGN_STATE_SCHEDULED,
@@ -138,6 +139,7 @@ func launch(c *pb.Campaign, now time.Time) error {
 		c.State = pb.CampaignState_CAMPAIGN_STATE_SCHEDULED
 		return nil
 	}
+	c.Warning = warning
 	run(c, now)
 	return nil
 }
@@ -238,8 +240,12 @@ func settle(c *pb.Campaign, cmd *pb.Command, p pb.Platform, now time.Time) error
 	return nil
 }
 
+// end takes the lists of the audience out, too: its chunks are cut, and it would stay with them in the memory of every process.
 func end(c *pb.Campaign, s pb.CampaignState, reason string, now time.Time) {
 	c.State, c.Reason, c.EndedAt = s, reason, now.UnixMilli()
+	if c.Audience != nil {
+		c.Audience.Devices, c.Audience.Users = nil, nil
+	}
 }
 
 func ended(c *pb.Campaign) bool {

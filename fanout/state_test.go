@@ -251,3 +251,17 @@ func TestStartOfWhatIsBadByNowEnds(t *testing.T) {
 		t.Errorf("got %v, %v", c, err)
 	}
 }
+
+// What was wrong at a launch stays with the campaign; of one that starts later it says nothing.
+func TestALaunchKeepsItsWarning(t *testing.T) {
+	for startAt, want := range map[time.Time]string{{}: "it may miss some", epoch.Add(time.Hour): ""} {
+		c := inState(pb.CampaignState_CAMPAIGN_STATE_DRAFT)
+		if !startAt.IsZero() {
+			c.StartAt = startAt.UnixMilli()
+		}
+		next, err := Decide(c, &pb.Command{Id: "k", Kind: &pb.Command_Launch{Launch: &pb.Launch{Warning: "it may miss some"}}}, epoch)
+		if err != nil || next.Warning != want {
+			t.Errorf("start at %v: %q, %v", startAt, next.GetWarning(), err)
+		}
+	}
+}

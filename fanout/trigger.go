@@ -30,7 +30,7 @@ type TriggerOptions struct {
 	Registry *registry.Registry
 	// Redis remembers which events have fired.
 	Redis *registry.Redis
-	// Apps are those there are: events of others are dead letters.
+	// Apps are those whose rules are known here, if only that they have none: events of others wait (hold.go).
 	Apps []string
 	// Rules say which events are answered with a message.
 	Rules []Rule
@@ -63,6 +63,7 @@ func (t *Triggers) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, one := range t.all {
 		group.Go(func() error { return one.consumer.Run(ctx) })
+		group.Go(func() error { return one.hold.run(ctx) })
 	}
 	return group.Wait()
 }
@@ -72,6 +73,7 @@ func (t *Triggers) Run(ctx context.Context) error {
 type trigger struct {
 	platform pb.Platform
 	consumer *stream.Consumer
+	hold     *hold
 	// speaks says that this platform's group is the one that writes dead letters, so that they are written once.
 	speaks   bool
 	apps     []string
@@ -88,19 +90,20 @@ func newTrigger(p pb.Platform, speaks bool, rules map[ruleKey][]*rule, o Trigger
 	log := o.Kafka.Log.With("role", name)
 	t := &trigger{
 		platform: p, speaks: speaks, apps: o.Apps, rules: rules, registry: o.Registry, redis: o.Redis, now: o.Now,
-		patience: &patience{log: log}, log: log,
+		patience: &patience{kafka: o.Kafka, log: log}, log: log,
 	}
 	t.consumer = stream.NewConsumer(o.Kafka, stream.Options{
 		Name:   name,
 		Topics: []string{schemas.TopicEvents},
 		Handle: t.handle,
 	})
+	t.hold = newHold(t, o.Kafka)
 	return t
 }
 
 func (t *trigger) handle(ctx context.Context, tasks []*stream.Task) {
 	for _, task := range tasks {
-		outs, err := t.answer(ctx, task)
+		outs, err := t.take(ctx, task)
 		if err != nil {
 			task.Release() // the assignment is over
 			continue
@@ -109,24 +112,40 @@ func (t *trigger) handle(ctx context.Context, tasks []*stream.Task) {
 	}
 }
 
-// answer makes what one event calls for. Its only error is that ctx is over.
-func (t *trigger) answer(ctx context.Context, task *stream.Task) ([]stream.Output, error) {
+// take makes what one event calls for. Its only error is that ctx is over.
+func (t *trigger) take(ctx context.Context, task *stream.Task) ([]stream.Output, error) {
 	e, err := events.Parse(task.Value)
-	if err != nil {
+	switch {
+	case err != nil:
 		return t.deadLetter(task, "undecodable", err), nil
+	case t.knows(e.App):
+		return t.answer(ctx, e, recorded{task.Partition, task.Offset, task.Timestamp})
+	case !t.hold.room(e.App):
+		return t.deadLetter(task, noRules, fmt.Errorf("the rules of app %q are not known here, and %d of its events wait for them", e.App, heldEvents)), nil
 	}
-	if !slices.Contains(t.apps, e.App) {
-		return t.deadLetter(task, "unknown-app", fmt.Errorf("app %q is not in the configuration", e.App)), nil
-	}
+	return []stream.Output{t.hold.begin(task)}, nil
+}
+
+// recorded is where an event lies on its topic, and since when.
+type recorded struct {
+	partition int32
+	offset    int64
+	at        time.Time
+}
+
+func (t *trigger) knows(app string) bool { return slices.Contains(t.apps, app) }
+
+// answer makes the deliveries of all rules that an event fires. Its only error is that ctx is over.
+func (t *trigger) answer(ctx context.Context, e *pb.Event, r recorded) ([]stream.Output, error) {
 	if e.At == 0 {
-		e.At = task.Timestamp.UnixMilli()
+		e.At = r.at.UnixMilli()
 	}
 	var outs []stream.Output
-	for _, r := range t.rules[ruleKey{e.App, e.Name}] {
-		if !slices.Contains(r.platforms, t.platform) || !r.matches(e, t.log) {
+	for _, rule := range t.rules[ruleKey{e.App, e.Name}] {
+		if !slices.Contains(rule.platforms, t.platform) || !rule.matches(e, t.log) {
 			continue
 		}
-		of, err := t.deliveries(ctx, task, r, e)
+		of, err := t.deliveries(ctx, r, rule, e)
 		if err != nil {
 			return nil, err
 		}
@@ -143,10 +162,10 @@ func (t *trigger) deadLetter(task *stream.Task, reason string, err error) []stre
 }
 
 // deliveries are a rule's answer to an event: none when its id has fired before.
-func (t *trigger) deliveries(ctx context.Context, task *stream.Task, r *rule, e *pb.Event) ([]stream.Output, error) {
+func (t *trigger) deliveries(ctx context.Context, record recorded, r *rule, e *pb.Event) ([]stream.Output, error) {
 	var devices []*pb.Device
 	err := t.patience.try(ctx, "look up the devices of an event's user", func() error {
-		first, err := t.first(ctx, task, r, e)
+		first, err := t.first(ctx, record, r, e)
 		if err != nil || !first {
 			devices = nil
 			return err
@@ -158,7 +177,6 @@ func (t *trigger) deliveries(ctx context.Context, task *stream.Task, r *rule, e 
 		return nil, err
 	}
 	extra := eventVariables(e)
-	accepted := task.Timestamp
 	var outs []stream.Output
 	for _, d := range devices {
 		if d.Platform != t.platform || d.Target == nil {
@@ -173,7 +191,7 @@ func (t *trigger) deliveries(ctx context.Context, task *stream.Task, r *rule, e 
 			Variables:    message.Variables(r.compiled.Names(), d, extra),
 			Message:      r.Message,
 			CreatedAt:    t.now().UnixMilli(),
-			ExpiresAt:    accepted.Add(r.compiled.TTL()).UnixMilli(),
+			ExpiresAt:    record.at.Add(r.compiled.TTL()).UnixMilli(),
 			RegisteredAt: d.RegisteredAt,
 		})
 		if err != nil {
@@ -191,9 +209,9 @@ func (t *trigger) deliveries(ctx context.Context, task *stream.Task, r *rule, e 
 
 // first says whether an event's id fires a rule for the first time. The record that did so is remembered with it: met
 // again after a crash it is still the first.
-func (t *trigger) first(ctx context.Context, task *stream.Task, r *rule, e *pb.Event) (bool, error) {
+func (t *trigger) first(ctx context.Context, record recorded, r *rule, e *pb.Event) (bool, error) {
 	key := firedKey(t.redis, t.platform, e.App, r.Name, e.Id)
-	at := coordinates(task.Partition, task.Offset)
+	at := coordinates(record.partition, record.offset)
 	set, err := t.redis.SetNX(ctx, key, at, firedFor).Result()
 	if err != nil || set {
 		return set, err

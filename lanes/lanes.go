@@ -1,4 +1,4 @@
-// Package lanes is what the lanes say of themselves on belfry.lanes, for the roles that go by it.
+// Package lanes is what the lanes say of themselves on belfry.lanes, and processes of what they were told, for those who go by it.
 package lanes
 
 import (
@@ -57,7 +57,7 @@ func (v *View) Within(d time.Duration) []*pb.LaneStatus {
 	defer v.mu.RUnlock()
 	var fresh []*pb.LaneStatus
 	for _, w := range v.byKey {
-		if now.Sub(w.heard) < d {
+		if w.Peer == nil && now.Sub(w.heard) < d {
 			fresh = append(fresh, w.LaneStatus)
 		}
 	}

@@ -19,7 +19,9 @@ const (
 func add(a *pb.Account, batch *pb.ResultBatch) {
 	for _, e := range batch.GetExpanded() {
 		a.Planned += uint64(e.GetPlanned())
-		a.ChunksExpanded++
+		if !e.GetPartial() {
+			a.ChunksExpanded++
+		}
 		a.ChunksTotal = max(a.GetChunksTotal(), e.GetTotal())
 	}
 	for _, r := range batch.GetReplayed() {

@@ -86,6 +86,7 @@ func TestMessageThatIsWrongPausesItsCampaign(t *testing.T) {
 
 // A provider that knows none of an app's devices does not empty its registry.
 func TestMassInvalidationStopsHygieneUntilItIsLifted(t *testing.T) {
+	t.Parallel()
 	k := streamtest.Kafka(t)
 	startGuarded(t, k)
 	gone := &pb.Result{Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Code: "UNREGISTERED", At: 20}

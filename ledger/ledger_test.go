@@ -101,7 +101,7 @@ func groups(t *testing.T, k *stream.Kafka, ok func(kadm.DescribedGroupLag) bool)
 		t.Fatal(err)
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for _, p := range schemas.Platforms {
 		group := k.Prefix + "ledger." + schemas.PlatformName(p)
@@ -254,7 +254,7 @@ func TestBooksAreExactOverRestartsAndFencing(t *testing.T) {
 func shown(t *testing.T, k *stream.Kafka, wants map[string]*pb.Account) {
 	t.Helper()
 	rdb := registrytest.Redis(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := Rebuild(ctx, Options{Kafka: k, Redis: rdb.UniversalClient, Prefix: rdb.Prefix}); err != nil {
 		t.Fatal(err)

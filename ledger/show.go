@@ -45,7 +45,7 @@ func (s *show) apply(ctx context.Context, r stream.ViewRecord) {
 	key := redisKey(s.prefix, a.GetApp(), a.GetRun(), a.GetPlatform())
 	failed := false
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, maxPause) {
-		err := applyScript.Run(ctx, s.redis, []string{key}, r.Offset, r.Value).Err()
+		err := applyScript.Run(ctx, s.redis, []string{key}, r.Offset, r.Value, r.Partition).Err()
 		if err == nil || ctx.Err() != nil {
 			break
 		}

@@ -254,7 +254,7 @@ func (s *Selection) past(r *kgo.Record) *Found {
 // renew makes the delivery one that was never tried.
 func (s *Selection) renew(f *Found) {
 	d := f.Delivery
-	d.Attempt, d.DueAt, d.FirstAttemptAt, d.Parked = 0, 0, 0, false
+	d.Attempt, d.DueAt, d.EarlyAt, d.FirstAttemptAt, d.Parked = 0, 0, 0, 0, false
 	// A word in this field also tells lanes that the delivery has been counted as planned.
 	d.LastCode = "replay"
 	d.Replay = s.replay.GetId()

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -79,7 +82,7 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 			s.refuse(ctx, problem(http.StatusForbidden, "forbidden", "An operator's key is for /v1/lanes and /v1/control. Use a key of the app."))
 			return
 		}
-		next(huma.WithValue(ctx, callerKey{}, who))
+		s.admit(ctx, who, next)
 		return
 	}
 	if needed := security[0][keySecurity][0]; !slices.Contains(scopes, needed) {
@@ -87,7 +90,34 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 			fmt.Sprintf("The key %q has not the scope %q. Use another key, or add the scope to it in the configuration.", who.key, needed)))
 		return
 	}
+	s.admit(ctx, who, next)
+}
+
+// admit handles a call when its app's share of calls allows it. Operators have a share of their own.
+func (s *Server) admit(ctx huma.Context, who caller, next func(huma.Context)) {
+	p, err := s.calls.take(ctx.Context(), who.app, 1)
+	if err != nil {
+		s.refuse(ctx, busy(time.Second, "As many calls of the app are being handled as may be at once. Wait as Retry-After says and send it again."))
+		return
+	}
+	defer p.release()
+	defer connBusy(ctx.Context())()
 	next(huma.WithValue(ctx, callerKey{}, who))
+}
+
+type connKey struct{}
+
+// connBusy says on a call's connection that an app's call is being handled, until done is called: connections without one make room
+// first when there are too many.
+func connBusy(ctx context.Context) (done func()) {
+	c, _ := ctx.Value(connKey{}).(net.Conn)
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	if bounded, ok := c.(interface{ Busy() (done func()) }); ok {
+		return bounded.Busy()
+	}
+	return func() {}
 }
 
 // find compares with every key, and each in constant time, so that the time it takes tells nothing of them.

@@ -2,7 +2,7 @@ package producer
 
 import (
 	"context"
-	"io"
+	"encoding/json"
 	"net/http"
 	"reflect"
 	"sync"
@@ -24,13 +24,15 @@ const (
 	// answerBytes go to the client at once, if they are there at once.
 	answerBytes = 32 << 10
 	streamStall = time.Minute // a client may keep a stream waiting this long, either way
+	// recallStall is how long it may leave answers unread when another app waits for its slot.
+	recallStall = 5 * time.Second
 )
 
 // LineAnswer is the answer to one line.
 type LineAnswer struct {
 	Line   int     `json:"line" doc:"The line's number, from 1. Empty lines are counted, and not answered"`
 	ID     string  `json:"id,omitempty"`
-	Status string  `json:"status" enum:"accepted,refused,failed" doc:"accepted: Kafka has it. refused: mend it. failed: Kafka did not take it, send it again"`
+	Status string  `json:"status" enum:"accepted,refused,failed" doc:"accepted: Kafka has it. refused: mend it. failed: it was not taken, send it again"`
 	Errors []Fault `json:"errors,omitempty"`
 }
 
@@ -39,8 +41,9 @@ func (s *Server) bulkRoute(api huma.API, path, topic, id, scope, summary, descri
 	schemas := api.OpenAPI().Components.Schemas
 	op := operation(http.MethodPost, path, id, scope, summary, description+
 		" Each line is answered in order, on a line of its own, once Kafka has it; a line that is refused does not hold up the others. "+
-		"Read the answers while you send: who does not is not read from either. Lines without an answer were not taken.",
-		http.StatusOK, http.StatusTooManyRequests)
+		"Read the answers while you send: who does not is not read from either. Lines without an answer were not taken. "+
+		"A stream that is too slow (408), or whose slot another app needs, ends with a line that failed and says so.",
+		http.StatusOK, http.StatusRequestTimeout, http.StatusTooManyRequests)
 	op.MaxBodyBytes = -1
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "One answer per line",
@@ -49,15 +52,14 @@ func (s *Server) bulkRoute(api huma.API, path, topic, id, scope, summary, descri
 		}},
 	}}
 	huma.Register(api, op, func(ctx context.Context, _ *struct{}) (*huma.StreamResponse, error) {
-		if !s.streams.TryAcquire(1) {
-			p := problem(http.StatusTooManyRequests, "busy", "As many bulk streams run as may at once. Wait as Retry-After says, or send more on one.")
-			p.retryAfter = retryAfter
-			return nil, p
+		slot, err := s.streams.take(ctx, appOf(ctx), 1)
+		if err != nil {
+			return nil, busy(retryAfter, "The app has as many bulk streams as it may at once. Wait as Retry-After says, or send more on one.")
 		}
 		return &huma.StreamResponse{Body: func(ctx huma.Context) {
-			defer s.streams.Release(1)
+			defer slot.release()
 			r, w := humago.Unwrap(ctx)
-			s.bulk(r, w, appOf(ctx.Context()), topic, parse)
+			s.bulk(r, w, slot, topic, parse)
 		}}, nil
 	})
 	// Described only now: huma reads the body of an operation whose body it knows.
@@ -67,30 +69,31 @@ func (s *Server) bulkRoute(api huma.API, path, topic, id, scope, summary, descri
 }
 
 // bulk runs one stream. It returns when all that was read is answered.
-func (s *Server) bulk(r *http.Request, w http.ResponseWriter, app, topic string, parse parseLine) {
+func (s *Server) bulk(r *http.Request, w http.ResponseWriter, slot *part, topic string, parse parseLine) {
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex() // HTTP/2 needs none
-	// What ends the stream: the client going away, or this process stopping. Reading then fails at once.
+	// What ends the stream: the client going away, another app that needs its slot, or this process stopping. Reading then
+	// fails at once.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
+	defer context.AfterFunc(slot.back, func() {
+		cancel()
+		_ = control.SetWriteDeadline(time.Now().Add(recallStall))
+	})()
 	defer context.AfterFunc(ctx, func() { _ = control.SetReadDeadline(time.Unix(1, 0)) })()
 
+	in := newLineReader(newPacedBody(ctx, r.Body, control.SetReadDeadline, s.stall), slot.app)
 	read, written := make(chan *batch, parseQueue), make(chan *batch, writeQueue)
 	var stages sync.WaitGroup
 	stages.Go(func() {
 		defer close(read)
-		for in := newLineReader(r.Body, app); ; {
-			_ = control.SetReadDeadline(time.Now().Add(streamStall))
+		for b := in.next(); b != nil; b = in.next() {
+			go b.parse(s.now(), parse) // the next stage waits for it
+			read <- b
 			if ctx.Err() != nil {
 				return
 			}
-			b := in.next()
-			if b == nil {
-				return
-			}
-			go b.parse(s.now(), parse) // the next stage waits for it
-			read <- b
 		}
 	})
 	stages.Go(func() {
@@ -101,10 +104,16 @@ func (s *Server) bulk(r *http.Request, w http.ResponseWriter, app, topic string,
 			written <- b
 		}
 	})
+	out := &answers{to: w, control: control, end: cancel, stall: s.stall, back: slot.back}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.WriteHeader(http.StatusOK)
-	s.answer(&answers{to: w, control: control, end: cancel}, written)
+	s.answer(out, written)
 	stages.Wait()
+	switch {
+	case in.err == errSlow:
+		out.close(in.number+1, http.StatusRequestTimeout, "The stream was ended: "+errSlow.Error()+".")
+	case slot.back.Err() != nil:
+		out.close(in.number+1, http.StatusTooManyRequests, "The stream was ended for another app, which had none: send this line and those after it again.")
+	}
 }
 
 // answer answers batches until there are no more. It collects answers while the next batch is on Kafka already, and
@@ -142,17 +151,26 @@ func receive[T any](c <-chan T, before func()) (v T, ok bool) {
 // answers are a stream's way back. When nobody hears them it ends the stream: what was read still goes to Kafka, no more
 // is read.
 type answers struct {
-	to      io.Writer
+	to      http.ResponseWriter
 	control *http.ResponseController
 	end     func()
 	text    []byte
+	begun   bool // something was sent
+	// stall is how long the client may leave answers unread; less once back is done.
+	stall time.Duration
+	back  context.Context
 }
 
 func (a *answers) send() {
 	if len(a.text) == 0 {
 		return
 	}
-	_ = a.control.SetWriteDeadline(time.Now().Add(streamStall))
+	stall := a.stall
+	if a.back.Err() != nil {
+		stall = recallStall
+	}
+	_ = a.control.SetWriteDeadline(time.Now().Add(stall))
+	a.begun = true
 	_, err := a.to.Write(a.text)
 	if err == nil {
 		err = a.control.Flush()
@@ -161,4 +179,24 @@ func (a *answers) send() {
 		a.end()
 	}
 	a.text = a.text[:0]
+}
+
+// close says why the stream was ended before its end: as a problem, or, when answers are on their way, as the answer to the first
+// line that was not taken.
+func (a *answers) close(line, status int, why string) {
+	if a.begun {
+		text, err := json.Marshal(LineAnswer{Line: line, Status: "failed", Errors: []Fault{{"", why}}})
+		if err != nil {
+			panic("producer: encode an answer: " + err.Error()) // strings and numbers only
+		}
+		a.text = append(text, '\n')
+		a.send()
+		return
+	}
+	p := problem(status, typeOf[status], why)
+	if status == http.StatusTooManyRequests {
+		p.retryAfter = retryAfter
+	}
+	_ = a.control.SetWriteDeadline(time.Now().Add(recallStall))
+	write(a.to, p)
 }

@@ -237,26 +237,121 @@ func TestStreamThatIsStoppedAnswersWhatItTook(t *testing.T) {
 	}
 }
 
-func TestTooManyStreamsAreToldToWait(t *testing.T) {
-	a := start(t)
-	for range 8 {
-		body, send := io.Pipe()
-		r, err := http.NewRequestWithContext(t.Context(), "POST", a.url+"/v1/devices/bulk", body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+allKey)
-		go fmt.Fprintln(send, `{"id":"d-1","fcm":{"token":"t"}}`)
-		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		defer send.Close()
+// open begins a bulk stream of an app, sends a line, and waits for the answer to it. What it returns are the stream's further answers,
+// until it ends.
+func (a *api) open(key string) *bufio.Scanner {
+	a.t.Helper()
+	lines, _ := a.talk(key)
+	return lines
+}
+
+// talk is open, with where further lines go.
+func (a *api) talk(key string) (*bufio.Scanner, io.Writer) {
+	a.t.Helper()
+	body, send := io.Pipe()
+	r, err := http.NewRequestWithContext(a.t.Context(), "POST", a.url+"/v1/devices/bulk", body)
+	if err != nil {
+		a.t.Fatal(err)
 	}
-	got := a.call("POST", "/v1/events", "")
-	if p := got.problem(t); p.Status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" {
-		t.Errorf("got %d %s", p.Status, p.Detail)
+	r.Header.Set("Authorization", "Bearer "+key)
+	go fmt.Fprintln(send, `{"id":"d-1","fcm":{"token":"t"}}`)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { send.Close(); resp.Body.Close() })
+	lines := bufio.NewScanner(resp.Body)
+	if resp.StatusCode != http.StatusOK || !lines.Scan() {
+		a.t.Fatalf("a stream was not begun: %d", resp.StatusCode)
+	}
+	return lines, send
+}
+
+func (a *api) refusedAsBusy(method, path, body string, headers ...string) {
+	a.t.Helper()
+	got := a.call(method, path, body, headers...)
+	if p := got.problem(a.t); p.Status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" {
+		a.t.Errorf("%s: got %d %s", path, p.Status, p.Detail)
+	}
+}
+
+const otherKey = "Authorization: Bearer " + newsKey
+
+// TestStreamsOfAnAppLeaveRoomForOthers: an app has all streams that it may, and sends a line now and then.
+func TestStreamsOfAnAppLeaveRoomForOthers(t *testing.T) {
+	a := start(t)
+	a.SetPatience(10*time.Millisecond, time.Minute)
+	for range 8 {
+		a.open(allKey)
+	}
+	a.refusedAsBusy("POST", "/v1/events", "")
+	if got := a.call("POST", "/v1/devices/bulk", `{"id":"d-2","fcm":{"token":"t"}}`, otherKey).lines(t); len(got) != 1 || got[0].Status != "accepted" {
+		t.Errorf("the other app's import: got %v", got)
+	}
+}
+
+// TestAnAppWithoutAStreamGetsAnothers: more apps than a process has streams for.
+func TestAnAppWithoutAStreamGetsAnothers(t *testing.T) {
+	a := start(t)
+	a.SetPatience(10*time.Millisecond, time.Minute)
+	var streams []*bufio.Scanner
+	for range 8 {
+		streams = append(streams, a.open(allKey))
+	}
+	for _, app := range []string{"a", "b", "c", "d"} {
+		a.Occupy("streams", app)
+	}
+	a.SetPatience(time.Minute, time.Minute)
+	if got := a.call("POST", "/v1/events", `{"id":"e-1","name":"n","user":"ada"}`, otherKey).lines(t); len(got) != 1 || got[0].Status != "accepted" {
+		t.Errorf("the other app's events: got %v", got)
+	}
+	last := streams[7]
+	if !last.Scan() || !strings.Contains(last.Text(), `{"line":2,"status":"failed"`) || !strings.Contains(last.Text(), "for another app") || last.Scan() {
+		t.Errorf("the stream that was ended for it says %s", last.Text())
+	}
+}
+
+// TestASlowStreamIsEnded: one that brings less than the least rate holds its slot for nothing.
+func TestASlowStreamIsEnded(t *testing.T) {
+	a := start(t)
+	a.SetPatience(time.Second, 200*time.Millisecond)
+	lines := a.open(allKey)
+	if !lines.Scan() || !strings.Contains(lines.Text(), `{"line":2,"status":"failed"`) || !strings.Contains(lines.Text(), "128 bytes a second") || lines.Scan() {
+		t.Errorf("the stream says %s", lines.Text())
+	}
+	body, send := io.Pipe()
+	defer send.Close()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", a.url+"/v1/events", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+allKey)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	p := answer{resp.StatusCode, resp.Header, string(text)}.problem(t)
+	if p.Status != http.StatusRequestTimeout || !strings.Contains(p.Detail, "128 bytes a second") {
+		t.Errorf("a stream that brings nothing: got %d %s", p.Status, p.Detail)
+	}
+}
+
+// TestAnAppLeavesRoomForOthers: one has all that it may of what single calls need.
+func TestAnAppLeavesRoomForOthers(t *testing.T) {
+	a := start(t)
+	a.SetPatience(10*time.Millisecond, time.Minute)
+	a.Occupy("room", "shop")
+	a.Occupy("scans", "shop")
+	const put, body = "/v1/devices/d-1", `{"fcm":{"token":"t"}}`
+	a.refusedAsBusy("PUT", put, body)
+	a.refusedAsBusy("GET", "/v1/dead", "")
+	if got := a.call("PUT", put, body, otherKey); got.status != http.StatusAccepted {
+		t.Errorf("the other app's device: got %d %s", got.status, got.body)
+	}
+	if got := a.call("GET", "/v1/dead", "", otherKey); got.status != http.StatusOK {
+		t.Errorf("the other app's dead letters: got %d %s", got.status, got.body)
 	}
 }
 

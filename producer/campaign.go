@@ -22,6 +22,8 @@ type CampaignDefinition struct {
 	Pace     *Pace           `json:"pace,omitempty" doc:"As fast as the lanes drain, if left out"`
 	Weight   uint32          `json:"weight,omitempty" maximum:"100" doc:"Share of the lanes among campaigns that wait: 1 (default) to 100"`
 	Launch   bool            `json:"launch,omitempty" doc:"Launch it at once"`
+	// RequireComplete goes with Launch.
+	RequireComplete bool `json:"require_complete,omitempty" doc:"With launch: do nothing (409) when the registry has not all devices in time that were accepted before"`
 }
 
 // Audience says who is meant: exactly one of everyone, devices, users and filter.
@@ -44,6 +46,7 @@ type Campaign struct {
 	Name       string            `json:"name,omitempty"`
 	State      string            `json:"state,omitempty" enum:"draft,scheduled,running,paused,cancelled,finished,expired"`
 	Reason     string            `json:"reason,omitempty" doc:"Why it is in this state, when nobody asked for it"`
+	Warning    string            `json:"warning,omitempty" doc:"What was wrong at its launch: whom it may miss"`
 	Message    *message.Message  `json:"message,omitempty"`
 	Audience   *Audience         `json:"audience,omitempty" doc:"Lists of ids are left out once the campaign has ended"`
 	Pace       *Pace             `json:"pace,omitempty"`
@@ -93,6 +96,9 @@ func (c *CampaignDefinition) proto(now time.Time) (*pb.Campaign, message.Problem
 		case wait+ttl > schemas.MaxCampaign:
 			f.add("start_at", "is too far away: a campaign must end, with its message's ttl, within 28 days")
 		}
+	}
+	if c.RequireComplete && !c.Launch {
+		f.add("require_complete", "goes with launch: true")
 	}
 	// The schema's own bounds (pattern, maximum) were checked when the body was read.
 	if len(f.found) > 0 {
@@ -172,7 +178,7 @@ func campaignForm(p *pb.Campaign) Campaign {
 
 func listedForm(p *pb.Campaign) Campaign {
 	c := Campaign{
-		ID: p.Id, Name: p.Name, State: stateNames[p.State], Reason: p.Reason, Weight: p.Weight,
+		ID: p.Id, Name: p.Name, State: stateNames[p.State], Reason: p.Reason, Warning: p.Warning, Weight: p.Weight,
 		StartAt: timeForm(p.StartAt), CreatedAt: timeForm(p.CreatedAt), LaunchedAt: timeForm(p.LaunchedAt),
 		ExpiresAt: timeForm(p.ExpiresAt), EndedAt: timeForm(p.EndedAt), Chunks: p.Chunks, Settled: namesOf(p.Settled),
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
@@ -20,10 +20,17 @@ import (
 const (
 	// decisionTimeout is how long an action waits for the launcher before it answers that it is not decided yet.
 	decisionTimeout = 3 * time.Second
-	// registryPatience is how long a launch waits for devices that Kafka has and the registry has not.
-	registryPatience = 5 * time.Second
-	maxReason        = 4 << 10
+	maxReason       = 4 << 10
+	// maxOpenCampaigns bounds what the campaigns of all apps that have not ended weigh, and half of it those of one: every process
+	// that sends holds them in memory, where they take some four times as much.
+	maxOpenCampaigns = 32 << 20
+	// leastCampaign is what the smallest weighs.
+	leastCampaign = 4 << 10
+	// undecidedFor is how long a campaign that was asked for counts though the launcher has not said anything.
+	undecidedFor = 10 * time.Minute
 )
+
+func campaignWeight(encoded int) int64 { return leastCampaign + int64(encoded) }
 
 type campaignInput struct{ Body CampaignDefinition }
 
@@ -37,9 +44,10 @@ type actionInput struct {
 	Body *Reason
 }
 
-// Reason is why somebody stops a campaign.
+// Reason is why somebody stops a campaign, or how it is launched.
 type Reason struct {
-	Reason string `json:"reason,omitempty" maxLength:"500" doc:"For people"`
+	Reason          string `json:"reason,omitempty" maxLength:"500" doc:"For people"`
+	RequireComplete bool   `json:"require_complete,omitempty" doc:"Of a launch: refuse it (409) when the registry has not all devices in time that were accepted before"`
 }
 
 type rateInput struct {
@@ -92,7 +100,7 @@ func (s *Server) campaignRoutes(api huma.API) {
 	huma.Register(api, rate, func(ctx context.Context, in *rateInput) (*campaignOutput, error) {
 		return s.command(ctx, in.ID, &pb.Command{
 			Id: derive(ctx, "rate"), Kind: &pb.Command_SetPace{SetPace: &pb.SetPace{PerSecond: in.Body.PerSecond}},
-		})
+		}, false)
 	})
 	s.progressRoute(api)
 }
@@ -105,7 +113,7 @@ type action struct {
 
 var actions = []action{
 	{
-		"launch", "Launch a campaign", "Runs a draft: now, or at its start_at. It waits, for at most five seconds, until the registry has all devices that were accepted before.",
+		"launch", "Launch a campaign", "Runs a draft: now, or at its start_at. It waits, for at most five seconds, until the registry has all devices that were accepted before; what it could not wait for is the campaign's warning, or with require_complete it is refused.",
 		func(c *pb.Command, _ string) { c.Kind = &pb.Command_Launch{Launch: &pb.Launch{}} },
 	},
 	{
@@ -133,30 +141,56 @@ func (s *Server) createCampaign(ctx context.Context, in *campaignInput) (*campai
 	if in.Body.Launch {
 		commands = append(commands, &pb.Command{Id: derive(ctx, "launch"), Kind: &pb.Command_Launch{Launch: &pb.Launch{}}})
 	}
-	decided, err := s.decide(ctx, app, id, commands)
+	counted, err := s.countCampaign(ctx, app, id, definition)
+	if err != nil {
+		return nil, err
+	}
+	decided, err := s.decide(ctx, app, id, commands, in.Body.RequireComplete)
+	if err == nil && !decided {
+		time.AfterFunc(undecidedFor, counted) // a launcher that is away may still make them all
+	} else {
+		counted()
+	}
 	if err != nil {
 		return nil, err
 	}
 	return s.acted(app, id, commands[len(commands)-1].Id, decided, http.StatusCreated)
 }
 
+// countCampaign counts one that is about to be created among the app's, until counted is called: it is in view then, or was refused.
+func (s *Server) countCampaign(ctx context.Context, app, id string, definition *pb.Campaign) (counted func(), err error) {
+	if before, err := s.follower.held(app, id); before != nil || err != nil {
+		return func() {}, err // asked for once more: the launcher has the answer
+	}
+	p, err := s.open.take(ctx, app, campaignWeight(proto.Size(definition)))
+	if err != nil {
+		own, all := s.follower.weight(app)
+		return nil, busy(time.Minute, fmt.Sprintf("The app's campaigns that have not ended take %d MiB, and all apps' %d of %d MiB; one app has at most half. "+
+			"Launch or cancel drafts, or use filters in the place of lists of ids, and send it again.", own>>20, all>>20, s.open.whole>>20))
+	}
+	return p.release, nil
+}
+
 func (s *Server) act(ctx context.Context, a action, in *actionInput) (*campaignOutput, error) {
-	var reason string
+	var said Reason
 	if in.Body != nil {
-		reason = in.Body.Reason
+		said = *in.Body
 	}
 	command := &pb.Command{Id: derive(ctx, a.name)}
-	a.fill(command, reason)
-	return s.command(ctx, in.ID, command)
+	a.fill(command, said.Reason)
+	if said.RequireComplete && command.GetLaunch() == nil {
+		return nil, invalid("require_complete", errors.New("goes with a launch"))
+	}
+	return s.command(ctx, in.ID, command, said.RequireComplete)
 }
 
 // command gives one to a campaign that exists, and answers with what came of it.
-func (s *Server) command(ctx context.Context, id string, command *pb.Command) (*campaignOutput, error) {
+func (s *Server) command(ctx context.Context, id string, command *pb.Command, complete bool) (*campaignOutput, error) {
 	app := appOf(ctx)
 	if _, err := s.known(ctx, app, id); err != nil {
 		return nil, err
 	}
-	decided, err := s.decide(ctx, app, id, []*pb.Command{command})
+	decided, err := s.decide(ctx, app, id, []*pb.Command{command}, complete)
 	if err != nil {
 		return nil, err
 	}
@@ -164,17 +198,11 @@ func (s *Server) command(ctx context.Context, id string, command *pb.Command) (*
 }
 
 // decide writes commands and waits for the launcher's answer to each. It returns whether they were all carried out, and
-// a problem when one was refused. A command that was decided before, being a retry, is answered the same.
-func (s *Server) decide(ctx context.Context, app, id string, commands []*pb.Command) (bool, error) {
-	records := make([]*kgo.Record, len(commands))
+// a problem when one was refused. A command that was decided before, being a retry, is answered the same. A launch that must be
+// complete is refused when the registry has not all devices.
+func (s *Server) decide(ctx context.Context, app, id string, commands []*pb.Command, complete bool) (bool, error) {
 	answers := make([]<-chan *pb.Decision, len(commands))
 	for i, c := range commands {
-		c.App, c.Campaign, c.At = app, id, s.now().UnixMilli()
-		value, err := proto.Marshal(c)
-		if err != nil {
-			return false, invalid("", err)
-		}
-		records[i] = &kgo.Record{Topic: s.options.Kafka.Topic(schemas.TopicCommands), Key: schemas.Key(app, id), Value: value}
 		var forget func()
 		answers[i], forget = s.follower.await(c.Id)
 		defer forget()
@@ -186,8 +214,20 @@ func (s *Server) decide(ctx context.Context, app, id string, commands []*pb.Comm
 	if all, err := decidedBefore(before, commands); all || err != nil {
 		return all, err
 	}
-	if commands[len(commands)-1].GetLaunch() != nil {
-		s.awaitRegistry(ctx, app, id)
+	if launch := commands[len(commands)-1].GetLaunch(); launch != nil {
+		launch.Warning = s.awaitRegistry(ctx, app, id)
+		if launch.Warning != "" && complete {
+			return false, incomplete(launch.Warning)
+		}
+	}
+	records := make([]*kgo.Record, len(commands))
+	for i, c := range commands {
+		c.App, c.Campaign, c.At = app, id, s.now().UnixMilli()
+		value, err := proto.Marshal(c)
+		if err != nil {
+			return false, invalid("", err)
+		}
+		records[i] = &kgo.Record{Topic: s.options.Kafka.Topic(schemas.TopicCommands), Key: schemas.Key(app, id), Value: value}
 	}
 	if err := s.write(ctx, records...); err != nil {
 		return false, err
@@ -207,23 +247,6 @@ func (s *Server) decide(ctx context.Context, app, id string, commands []*pb.Comm
 		}
 	}
 	return true, nil
-}
-
-// awaitRegistry has a launch wait for devices that were accepted before it. A registry that is so far behind that patience ends
-// keeps nobody from launching: the audience is then whom it knows.
-func (s *Server) awaitRegistry(ctx context.Context, app, id string) {
-	// A Kafka that is away will not take the launch either, and who is refused should not wait for it longer.
-	asked, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if s.writer.client.Ping(asked) != nil {
-		return
-	}
-	ctx, cancel = context.WithTimeout(ctx, registryPatience)
-	defer cancel()
-	if err := registry.CaughtUp(ctx, s.options.Kafka, s.writer.client); err != nil {
-		s.log.Warn("a campaign is launched before the registry has all devices; it misses those that are not there yet",
-			"campaign", app+"/"+id, "err", err)
-	}
 }
 
 // decidedBefore tells whether all commands are among the campaign's decisions, or which one was refused.

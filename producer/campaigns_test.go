@@ -90,16 +90,52 @@ func TestALaunchMissesNoDeviceBeforeIt(t *testing.T) {
 	}
 }
 
-// A registry that stands still keeps no campaign from being launched.
+// A registry that stands still keeps no campaign from being launched, unless it must miss nobody.
 func TestALaunchDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
 	a := start(t)
 	a.launch("")
 	if got := a.call("PUT", "/v1/devices/d-1", `{"apns":{"token":"`+token+`"}}`); got.status != http.StatusAccepted {
 		t.Fatalf("got %d %s", got.status, got.body)
 	}
-	got := a.call("POST", "/v1/campaigns", strings.Replace(campaignBody, `{"name"`, `{"id":"winter","launch":true,"name"`, 1))
+	got := a.call("POST", "/v1/campaigns", `{"id":"winter","launch":true,`+campaignBody[1:])
 	var c producer.Campaign
-	if got.read(t, &c); got.status != http.StatusCreated || c.State != "running" {
+	if got.read(t, &c); got.status != http.StatusCreated || c.State != "running" || !strings.Contains(c.Warning, "about 1 changes") {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+	launch := func() answer {
+		return a.call("POST", "/v1/campaigns", `{"id":"summer","launch":true,"require_complete":true,`+campaignBody[1:], "Idempotency-Key: summer")
+	}
+	got = launch()
+	if p := got.problem(t); p.Status != http.StatusConflict || !strings.HasSuffix(p.Type, ":incomplete") || !strings.Contains(p.Detail, "about 1 changes") || got.header.Get("Retry-After") == "" {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+	if got := a.call("GET", "/v1/campaigns/summer", ""); got.status != http.StatusNotFound {
+		t.Errorf("refused, and yet: %d %s", got.status, got.body)
+	}
+	streamtest.Run(t, registry.NewApplier(a.kafka, registry.New(a.redis)).Run)
+	got = launch()
+	if c = (producer.Campaign{}); got.status != http.StatusCreated {
+		t.Fatalf("once the registry is there: got %d %s", got.status, got.body)
+	}
+	if got.read(t, &c); c.State != "running" || c.Warning != "" {
+		t.Errorf("got %s", got.body)
+	}
+}
+
+func TestRequireCompleteGoesWithALaunch(t *testing.T) {
+	a := start(t)
+	a.launch("")
+	a.call("POST", "/v1/campaigns", `{"id":"winter",`+campaignBody[1:])
+	for path, body := range map[string]string{
+		"/v1/campaigns":              `{"require_complete":true,` + campaignBody[1:],
+		"/v1/campaigns/winter/pause": `{"require_complete":true}`,
+	} {
+		if p := a.call("POST", path, body).problem(t); p.Status != http.StatusUnprocessableEntity || p.Errors[0].Field != "require_complete" {
+			t.Errorf("%s: got %d %+v", path, p.Status, p)
+		}
+	}
+	if got := a.call("POST", "/v1/campaigns/winter/launch", `{"require_complete":true}`); got.status != http.StatusOK {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
 }

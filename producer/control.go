@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -90,8 +91,12 @@ type (
 	restraintListOutput struct{ Body RestraintList }
 )
 
-// maxRestraint bounds a restraint's JSON.
-const maxRestraint = 4 << 10
+const (
+	// maxRestraint bounds a restraint's JSON.
+	maxRestraint = 4 << 10
+	// maxRestraints bounds how many things are held back at once: every lane looks each up.
+	maxRestraints = 4096
+)
 
 func (s *Server) controlRoutes(api huma.API) {
 	huma.Register(api, forOperators(operation(http.MethodGet, "/control", "list-restraints", ScopeRead, "List what is held back",
@@ -152,6 +157,14 @@ func (s *Server) restrain(ctx context.Context, part string, in restraintBody) (*
 	if err != nil {
 		return nil, invalid("reason", err)
 	}
+	if s.follower.control.Get(name) == nil { // it is a new one
+		p, err := s.names.take(ctx, name.App(), 1)
+		if err != nil {
+			return nil, busy(time.Minute, fmt.Sprintf("As much is held back for the app as may be: of %d restraints one app has at most half. "+
+				"Lift what need not be held back any more, or pause the whole app.", s.names.whole))
+		}
+		defer p.release()
+	}
 	if err := s.control(ctx, name, value); err != nil {
 		return nil, err
 	}
@@ -171,8 +184,15 @@ func (s *Server) lift(ctx context.Context, part string) error {
 	return nil
 }
 
+// control writes a restraint, and waits until this process has read it: so what it counts is all there is.
 func (s *Server) control(ctx context.Context, name control.Name, value []byte) error {
-	return s.write(ctx, &kgo.Record{Topic: s.options.Kafka.Topic(schemas.TopicControl), Key: []byte(name), Value: value})
+	if err := s.write(ctx, &kgo.Record{Topic: s.options.Kafka.Topic(schemas.TopicControl), Key: []byte(name), Value: value}); err != nil {
+		return err
+	}
+	seen, cancel := context.WithTimeout(ctx, seenTimeout)
+	defer cancel()
+	_ = s.follower.control.CatchUp(seen) // late is as good: it is written
+	return nil
 }
 
 // concerned reads a part's name, and refuses it to a key that may not control it.

@@ -111,13 +111,19 @@ func TestLanesAreAddedUp(t *testing.T) {
 	}
 	says("a", &pb.LaneStatus{
 		At: now.UnixMilli(), Backlog: 7, DrainRate: 2.5, InFlight: 3, OldestMs: 1500,
-		Destinations: []*pb.DestinationStatus{{App: "shop", Name: "p", State: pb.DestinationState_DESTINATION_STATE_OPEN, Limit: 10}},
+		Destinations: []*pb.DestinationStatus{{
+			App: "shop", Name: "p", State: pb.DestinationState_DESTINATION_STATE_OPEN, Limit: 10,
+			LatencyMs: 6000, Failing: 0.25, FailingCode: "503", PerMinute: 400, PerMinuteSince: now.UnixMilli(), Queued: 16,
+		}},
 	})
 	says("b", &pb.LaneStatus{
 		At: now.UnixMilli(), Backlog: 5, DrainRate: 1, OldestMs: 500,
 		Destinations: []*pb.DestinationStatus{
-			{App: "shop", Name: "p", State: pb.DestinationState_DESTINATION_STATE_WAITING, Reason: "429", Until: now.UnixMilli(), Limit: 2, Parked: 4},
-			{App: "news", Name: "q"},
+			{
+				App: "shop", Name: "p", State: pb.DestinationState_DESTINATION_STATE_WAITING, Reason: "429", Until: now.UnixMilli(), Limit: 2, Parked: 4,
+				Since: now.UnixMilli(), PerMinute: 200, Failing: 0.01, FailingCode: "500",
+			},
+			{App: "news", Name: "q", State: pb.DestinationState_DESTINATION_STATE_BLOCKED},
 		},
 	})
 	var fcm producer.Lane
@@ -133,19 +139,22 @@ func TestLanesAreAddedUp(t *testing.T) {
 			}
 		}
 	}
-	if fcm.Backlog != 12 || fcm.DrainRate != 3.5 || fcm.InFlight != 3 || fcm.OldestSeconds != 1.5 {
+	if *fcm.Backlog != 12 || fcm.DrainRate != 3.5 || fcm.InFlight != 3 || *fcm.OldestSeconds != 1.5 {
 		t.Errorf("got %+v", fcm)
 	}
 	if len(fcm.Destinations) != 1 {
 		t.Fatalf("the app sees the destinations %+v", fcm.Destinations)
 	}
-	if d := fcm.Destinations[0]; d.State != "waiting" || d.Reason != "429" || !d.Until.Equal(now) || d.Limit != 12 || d.Parked != 4 {
+	if d := fcm.Destinations[0]; d.State != "waiting" || d.Reason != "429" || !d.Until.Equal(now) || d.Limit != 12 || d.Parked != 4 || !d.Since.Equal(now) ||
+		!d.Slow || d.LatencyMs != 6000 || d.Failing != 0.25 || d.FailingCode != "503" || d.PerMinute != 600 || !d.PerMinuteSince.Equal(now) || d.DrainsIn != 2 {
 		t.Errorf("got %+v", d)
 	}
 	var all producer.LaneList
 	a.call("GET", "/v1/lanes", "", asOperator).read(t, &all)
 	if n := len(all.Lanes[3].Destinations); all.Lanes[3].Lane != "fcm/bulk" || n != 2 {
 		t.Errorf("the operator sees %d destinations of %s", n, all.Lanes[3].Lane)
+	} else if d := all.Lanes[3].Destinations[0]; d.App != "news" || d.State != "blocked" {
+		t.Errorf("without a credential: %+v", d)
 	}
 }
 

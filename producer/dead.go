@@ -19,8 +19,10 @@ import (
 )
 
 const (
-	// maxScans bounds the calls that read topics at the same time: each may hold some 10 MB, and of source send 100 MB.
-	maxScans = 4
+	// maxScans bounds the calls that read topics at the same time, half of them for one app: each may hold some 10 MB, and of
+	// source send 100 MB. The next waits for scanPatience.
+	maxScans     = 6
+	scanPatience = 5 * time.Second
 	// scanTimeout is how long a page of letters is looked for before it ends early.
 	scanTimeout = 10 * time.Second
 )
@@ -115,13 +117,12 @@ func (s *Server) deadRoutes(api huma.API) {
 }
 
 // scanning lets few read topics at a time.
-func (s *Server) scanning() (done func(), err error) {
-	if !s.scans.TryAcquire(1) {
-		p := problem(http.StatusTooManyRequests, "busy", "Others are reading dead letters. Wait as Retry-After says and try again.")
-		p.retryAfter = time.Second
-		return nil, p
+func (s *Server) scanning(ctx context.Context) (done func(), err error) {
+	p, err := s.scans.take(ctx, appOf(ctx), 1)
+	if err != nil {
+		return nil, busy(time.Second, "The app reads dead letters as often as it may at once. Wait as Retry-After says and try again.")
 	}
-	return func() { s.scans.Release(1) }, nil
+	return p.release, nil
 }
 
 func (s *Server) listDead(ctx context.Context, in *deadInput) (*deadOutput, error) {
@@ -129,7 +130,7 @@ func (s *Server) listDead(ctx context.Context, in *deadInput) (*deadOutput, erro
 	if len(problems) > 0 {
 		return nil, invalid("query", problems)
 	}
-	done, err := s.scanning()
+	done, err := s.scanning(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +220,7 @@ func (s *Server) getDead(ctx context.Context, in *LetterPath) (*letterOutput, er
 	if !slices.Contains(letters.DeadTopics(), in.Topic) {
 		return nil, missing
 	}
-	done, err := s.scanning()
+	done, err := s.scanning(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +256,7 @@ func (s *Server) countDead(ctx context.Context, in *statsInput) (*statsOutput, e
 	if len(problems) > 0 {
 		return nil, invalid("query", problems)
 	}
-	done, err := s.scanning()
+	done, err := s.scanning(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -82,6 +82,11 @@ func newAPI(t testing.TB, k *stream.Kafka, r *registry.Redis, log *slog.Logger) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newAPIOn(t, k, r, log, listener)
+}
+
+func newAPIOn(t testing.TB, k *stream.Kafka, r *registry.Redis, log *slog.Logger, listener net.Listener) *api {
+	t.Helper()
 	s, err := producer.New(producer.Options{
 		Listener: listener, Kafka: k, Redis: r, Version: "test", Log: log,
 		Keys: map[string][]producer.Key{
@@ -255,7 +260,7 @@ func (l *launcher) decide(value []byte) []stream.Output {
 		l.campaigns[c.Id] = c
 	case *pb.Command_Launch:
 		c.State, c.LaunchedAt = pb.CampaignState_CAMPAIGN_STATE_RUNNING, now.UnixMilli()
-		c.Chunks = map[string]uint32{"fcm": 2}
+		c.Chunks, c.Warning = map[string]uint32{"fcm": 2}, kind.Launch.Warning
 	case *pb.Command_Pause:
 		c.State = pb.CampaignState_CAMPAIGN_STATE_PAUSED
 	case *pb.Command_Resume:

@@ -21,16 +21,25 @@ import (
 // follower holds campaigns and their accounts, lanes and restraints as Kafka has them, and tells those who wait of decisions and changes.
 type follower struct {
 	campaigns, accounts *stream.View
-	lanes               *lanes.View
+	lanes               *lanes.View // runs elsewhere
 	control             *control.View
 	log                 *slog.Logger
 
 	mu sync.Mutex // guards all below
 	// encoded campaigns by app and id: they are read rarely, and packed they take a fraction of the memory.
-	byApp map[string]map[string][]byte
-	books map[string]*books // by app/run
+	byApp map[string]map[string]packed
+	// open is what campaigns that have not ended weigh, by app, and openAll of all apps.
+	open    map[string]int64
+	openAll int64
+	books   map[string]*books // by app/run
 	// waiting are the calls that wait for the decision of a command.
 	waiting map[string]chan *pb.Decision
+}
+
+// packed is an encoded campaign, and what it weighs while it has not ended.
+type packed struct {
+	value []byte
+	open  int64
 }
 
 // books are the accounts of one run.
@@ -51,11 +60,11 @@ const (
 	missingDelay = 2 * time.Second
 )
 
-func newFollower(k *stream.Kafka, now func() time.Time, log *slog.Logger) *follower {
+func newFollower(k *stream.Kafka, v *lanes.View, log *slog.Logger) *follower {
 	f := &follower{
-		log: log, byApp: map[string]map[string][]byte{}, books: map[string]*books{}, waiting: map[string]chan *pb.Decision{},
+		log: log, byApp: map[string]map[string]packed{}, open: map[string]int64{}, books: map[string]*books{}, waiting: map[string]chan *pb.Decision{},
 	}
-	f.lanes, f.control = lanes.NewView(k, now), control.NewView(k)
+	f.lanes, f.control = v, control.NewView(k)
 	f.campaigns = stream.NewView(k, schemas.TopicCampaigns, f.applyCampaign)
 	f.accounts = stream.NewView(k, schemas.TopicAccounts, f.applyAccount)
 	return f
@@ -65,7 +74,6 @@ func (f *follower) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.campaigns.Run(ctx) })
 	g.Go(func() error { return f.accounts.Run(ctx) })
-	g.Go(func() error { return f.lanes.Run(ctx) })
 	g.Go(func() error { return f.control.Run(ctx) })
 	return g.Wait()
 }
@@ -92,6 +100,7 @@ func (f *follower) applyCampaign(r stream.ViewRecord) {
 	if r.Value == nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
+		f.weigh(app, -f.byApp[app][id].open)
 		delete(f.byApp[app], id)
 		return
 	}
@@ -100,7 +109,10 @@ func (f *follower) applyCampaign(r stream.ViewRecord) {
 		f.log.Warn("a record of campaigns cannot be read; it is passed over", "campaign", id, "partition", r.Partition, "offset", r.Offset, "err", err)
 		return
 	}
-	value := r.Value
+	value, open := r.Value, campaignWeight(len(r.Value))
+	if ended(c.State) {
+		open = 0
+	}
 	if ended(c.State) && c.Audience != nil {
 		// The lists of ended campaigns would fill the memory with what nobody asks for.
 		c.Audience.Devices, c.Audience.Users = nil, nil
@@ -111,15 +123,42 @@ func (f *follower) applyCampaign(r stream.ViewRecord) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.byApp[app] == nil {
-		f.byApp[app] = map[string][]byte{}
+		f.byApp[app] = map[string]packed{}
 	}
-	f.byApp[app][id] = slices.Clone(value)
+	f.weigh(app, open-f.byApp[app][id].open)
+	f.byApp[app][id] = packed{slices.Clone(value), open}
 	for _, d := range c.Decisions {
 		if w, ok := f.waiting[d.Command]; ok {
 			w <- d // it has room for one, and is taken off the map with it
 			delete(f.waiting, d.Command)
 		}
 	}
+}
+
+// weigh adds to what an app's open campaigns weigh. f.mu is held.
+func (f *follower) weigh(app string, change int64) {
+	f.openAll += change
+	if f.open[app] += change; f.open[app] == 0 {
+		delete(f.open, app)
+	}
+}
+
+// weight is what campaigns that have not ended weigh: an app's, and all.
+func (f *follower) weight(app string) (own, all int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.open[app], f.openAll
+}
+
+// restraints are how many things are held back: of an app, and in all.
+func (f *follower) restraints(app string) (own, all int64) {
+	for name := range f.control.All() {
+		all++
+		if name.App() == app {
+			own++
+		}
+	}
+	return own, all
 }
 
 func (f *follower) applyAccount(r stream.ViewRecord) {
@@ -182,7 +221,7 @@ func (f *follower) campaign(ctx context.Context, app, id string) (*pb.Campaign, 
 
 func (f *follower) held(app, id string) (*pb.Campaign, error) {
 	f.mu.Lock()
-	value := f.byApp[app][id]
+	value := f.byApp[app][id].value
 	f.mu.Unlock()
 	if value == nil {
 		return nil, nil
@@ -196,7 +235,7 @@ func (f *follower) all(app string) ([]*pb.Campaign, error) {
 	f.mu.Lock()
 	values := make([][]byte, 0, len(f.byApp[app]))
 	for _, v := range f.byApp[app] {
-		values = append(values, v)
+		values = append(values, v.value)
 	}
 	f.mu.Unlock()
 	campaigns := make([]*pb.Campaign, len(values))

@@ -219,6 +219,9 @@ func (r *recorder) AppendHeader(name, value string) { r.header[name] = value }
 // final tells whether the answer will be the same however often it is asked for. What was refused for want of
 // something else (Kafka, room, a decision) is not.
 func (r *recorder) final() bool {
+	if r.header["Retry-After"] != "" {
+		return false
+	}
 	switch r.status {
 	case 0, http.StatusTooManyRequests, http.StatusNotFound:
 		return false

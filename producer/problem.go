@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -42,6 +43,7 @@ var titles = map[string]string{
 	"too-large":           "The body is too large",
 	"media-type":          "The Content-Type is not JSON",
 	"refused":             "The state of what it concerns does not allow this",
+	"incomplete":          "Not all devices that were accepted are known yet",
 	"idempotency-reused":  "The Idempotency-Key was used for another request",
 	"idempotency-running": "The first request with this Idempotency-Key is still being handled",
 	"busy":                "Too much is being written at once",
@@ -49,7 +51,7 @@ var titles = map[string]string{
 	"internal":            "Belfry made a mistake",
 }
 
-// typeOf names the problem type of a status that huma itself answers with.
+// typeOf names the problem type of a status that huma itself answers with, or a stream that ends early.
 var typeOf = map[int]string{
 	http.StatusBadRequest:            "malformed",
 	http.StatusUnauthorized:          "unauthorized",
@@ -60,6 +62,17 @@ var typeOf = map[int]string{
 	http.StatusRequestEntityTooLarge: "too-large",
 	http.StatusUnsupportedMediaType:  "media-type",
 	http.StatusUnprocessableEntity:   "invalid",
+	http.StatusTooManyRequests:       "busy",
+}
+
+// write answers with a problem where huma has no hand.
+func write(w http.ResponseWriter, p *Problem) {
+	for name, values := range p.GetHeaders() {
+		w.Header().Set(name, values[0])
+	}
+	w.Header().Set("Content-Type", p.ContentType(""))
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // a client that is gone cannot be told
 }
 
 func problem(status int, name, detail string, faults ...Fault) *Problem {

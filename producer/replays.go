@@ -137,7 +137,7 @@ func (s *Server) createReplay(ctx context.Context, in *replayInput) (*replayCrea
 	who := ctx.Value(callerKey{}).(caller)
 	r.App, r.CreatedBy, r.CreatedAt = who.app, who.key, s.now().UnixMilli()
 	if in.Body.DryRun {
-		done, err := s.scanning()
+		done, err := s.scanning(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -15,10 +15,11 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
+	"github.com/belfry/belfry/health"
 	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 )
 
@@ -30,13 +31,19 @@ const (
 	stopTimeout   = 15 * time.Second
 	// lookTimeout bounds one question to Redis.
 	lookTimeout = 3 * time.Second
-	// maxStreams bounds the bulk streams at once: each may hold some 10 MB.
-	maxStreams = 8
+	// maxStreams bounds the bulk streams at once: each may hold some 10 MB. An app that is alone may have half.
+	maxStreams = 16
+	// maxCalls bounds the calls at once, streams included: each may hold its body. An app that is alone may have half.
+	maxCalls     = 4096
+	callPatience = time.Second
+	// streamPatience is how long the next one waits; streamTurn how long an app's only one is left to it when others wait.
+	streamPatience = 5 * time.Second
+	streamTurn     = 10 * time.Second
 	// retryAfter is what a refused client is told to wait.
 	retryAfter = 5 * time.Second
 )
 
-// Options of a Server. All must be set, but for Operators, AllowHosts and Now.
+// Options of a Server. All must be set, but for Operators, AllowHosts, Peer and Now.
 type Options struct {
 	// Listener is where Run serves. Run closes it.
 	Listener net.Listener
@@ -48,6 +55,8 @@ type Options struct {
 	Operators []Key
 	// AllowHosts are, for each app, hosts (or host:port) of web push endpoints that may be loopback, private or plain http.
 	AllowHosts map[string][]string
+	// Peer is what this process was told: it is shown which others were told otherwise.
+	Peer *pb.Peer
 	// Version goes into the OpenAPI description.
 	Version string
 	Log     *slog.Logger
@@ -68,9 +77,14 @@ type Server struct {
 
 	follower *follower
 	replays  *replays
-	streams  *semaphore.Weighted
-	// scans bounds the calls that read topics.
-	scans *semaphore.Weighted
+	health   *health.Process
+	// streams, scans and the writer's room are shared among the apps: bulk streams, calls that read topics, bytes on their way to
+	// Kafka.
+	streams, scans *share
+	// calls are those that are being handled, open is what campaigns weigh that have not ended, and names are what is held back.
+	calls, open, names *share
+	// stall is how long a client may keep a stream waiting, either way.
+	stall time.Duration
 	// stopping ends long answers (progress, bulk) when Run's context does.
 	stopping context.Context
 	stop     context.CancelFunc
@@ -93,15 +107,29 @@ func New(o Options) (*Server, error) {
 		single.Close()
 		return nil, fmt.Errorf("producer: make the Kafka client for bulk: %w", err)
 	}
+	state, err := health.New(health.Options{Kafka: o.Kafka, Redis: o.Redis, Peer: o.Peer, Counts: true, Now: o.Now})
+	if err != nil {
+		single.Close()
+		bulk.Close()
+		return nil, fmt.Errorf("producer: %w", err)
+	}
 	s := &Server{
 		options: o, log: o.Log, now: o.Now, bulkClient: bulk,
-		writer:   &writer{client: single, room: semaphore.NewWeighted(writeRoom)},
+		writer:   &writer{client: single, room: newShare(writeRoom, writePatience)},
 		registry: registry.New(o.Redis),
-		follower: newFollower(o.Kafka, o.Now, o.Log),
+		follower: newFollower(o.Kafka, state.Lanes(), o.Log),
 		replays:  newReplays(o.Kafka, o.Log),
-		streams:  semaphore.NewWeighted(maxStreams),
-		scans:    semaphore.NewWeighted(maxScans),
+		health:   state,
+		calls:    newShare(maxCalls, callPatience),
+		streams:  newShare(maxStreams, streamPatience),
+		scans:    newShare(maxScans, scanPatience),
+		stall:    streamStall,
 	}
+	s.streams.turn = streamTurn
+	s.open = newShare(maxOpenCampaigns, 0)
+	s.open.kept = s.follower.weight
+	s.names = newShare(maxRestraints, 0)
+	s.names.kept = s.follower.restraints
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	if s.handler, err = s.routes(); err != nil {
 		return nil, err
@@ -111,6 +139,9 @@ func New(o Options) (*Server, error) {
 
 // Handler is what Run serves.
 func (s *Server) Handler() http.Handler { return s.handler }
+
+// Health is how the process is. Run watches over it.
+func (s *Server) Health() *health.Process { return s.health }
 
 // Run serves until ctx ends, then finishes the calls that are there. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
@@ -124,10 +155,12 @@ func (s *Server) Run(ctx context.Context) error {
 		ReadTimeout:       bodyTimeout,
 		WriteTimeout:      streamStall,
 		IdleTimeout:       idleTimeout,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 	g.Go(func() error { return s.follower.run(follow) })
 	g.Go(func() error { return s.replays.run(follow) })
+	g.Go(func() error { return s.health.Run(follow) })
 	g.Go(func() error {
 		if err := server.Serve(s.options.Listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("producer: serve the API: %w", err)
@@ -234,25 +267,21 @@ func notFound(mux *http.ServeMux) http.HandlerFunc {
 				p = problem(http.StatusMethodNotAllowed, "method-not-allowed", "Use one of the methods in the header Allow. /docs lists them.")
 			}
 		}
-		w.Header().Set("Content-Type", p.ContentType(""))
-		w.WriteHeader(p.Status)
-		_ = json.NewEncoder(w).Encode(p) // a client that is gone cannot be told
+		write(w, p)
 	}
 }
 
 // kafkaProblem is what a call is told whose records could not be written.
 func (s *Server) kafkaProblem(err error) error {
 	if errors.Is(err, errBusy) {
-		p := problem(http.StatusTooManyRequests, "busy", "Belfry is writing as much as it may at once. Wait as Retry-After says and send it again.")
-		p.retryAfter = time.Second
-		return p
+		return busy(time.Second, "The app has as much on its way to Kafka as it may at once. Wait as Retry-After says and send it again.")
 	}
 	return unavailable("Kafka did not take it in time. Wait as Retry-After says and send it again, with the same Idempotency-Key if it had one.")
 }
 
 // write puts records on Kafka, or says what the caller is told.
 func (s *Server) write(ctx context.Context, records ...*kgo.Record) error {
-	err := s.writer.write(ctx, records...)
+	err := s.writer.write(ctx, callerOf(ctx).app, records...)
 	s.noteKafka(err)
 	if err != nil {
 		return s.kafkaProblem(err)
@@ -287,6 +316,13 @@ func (s *Server) noteRedis(err error) {
 	case err == nil && was:
 		s.log.Info("Redis answers again")
 	}
+}
+
+// busy is what a call is told that has waited in vain for its app's share of something.
+func busy(after time.Duration, detail string) *Problem {
+	p := problem(http.StatusTooManyRequests, "busy", detail)
+	p.retryAfter = after
+	return p
 }
 
 func unavailable(detail string) *Problem {

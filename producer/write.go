@@ -2,20 +2,20 @@ package producer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/belfry/belfry/stream"
 )
 
 const (
-	// writeRoom bounds what single calls have on its way to Kafka, in bytes. Beyond it they are told to come again.
-	writeRoom = 64 << 20
+	// writeRoom bounds what single calls have on its way to Kafka, in bytes, half of it for one app. Beyond it they wait for
+	// writePatience, and are told to come again.
+	writeRoom     = 64 << 20
+	writePatience = time.Second
 	// recordCost is what a record takes beside its key and value, about.
 	recordCost = 512
 	// deliveryTimeout is how long a record is tried before its call is refused.
@@ -25,9 +25,6 @@ const (
 	// writeTimeout is for a record that may lie at a broker that does not answer: it cannot be given up, but its caller can.
 	writeTimeout = 12 * time.Second
 )
-
-// errBusy says that writeRoom is taken.
-var errBusy = errors.New("too much is on its way to Kafka")
 
 // newClient makes a Kafka producer whose records wait for others for as long as linger says. It is idempotent, and done with a
 // record only when all in-sync replicas have it.
@@ -54,7 +51,7 @@ func closeClient(c *kgo.Client) {
 // unwritten names the topic of a record that Kafka did not take.
 func unwritten(r *kgo.Record, err error) error {
 	if err != nil {
-		return fmt.Errorf("write to %s: %w", r.Topic, err)
+		return fmt.Errorf("write to %s: %w", r.Topic, stream.Explain(err))
 	}
 	return nil
 }
@@ -62,17 +59,19 @@ func unwritten(r *kgo.Record, err error) error {
 // writer writes what single calls wait for.
 type writer struct {
 	client *kgo.Client
-	room   *semaphore.Weighted
+	room   *share
 }
 
-// write returns once all records are on Kafka, or with the first error. After an error any of them may still be there.
-func (w *writer) write(ctx context.Context, records ...*kgo.Record) error {
+// write returns once all records of an app are on Kafka, or with the first error. After an error but errBusy any of them may still
+// be there.
+func (w *writer) write(ctx context.Context, app string, records ...*kgo.Record) error {
 	var cost int64
 	for _, r := range records {
 		cost += int64(len(r.Key)+len(r.Value)) + recordCost
 	}
-	if !w.room.TryAcquire(cost) {
-		return errBusy
+	room, err := w.room.take(ctx, app, cost)
+	if err != nil {
+		return err
 	}
 	done := make(chan error, 1)
 	var mu sync.Mutex
@@ -86,7 +85,7 @@ func (w *writer) write(ctx context.Context, records ...*kgo.Record) error {
 				failed = err
 			}
 			if left--; left == 0 {
-				w.room.Release(cost)
+				room.release()
 				done <- failed
 			}
 		})

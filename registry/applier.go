@@ -15,8 +15,12 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// checkBuilt is how often an applier looks whether Redis has lost the view.
-const checkBuilt = time.Second
+const (
+	// checkBuilt is how often an applier looks whether Redis has lost the view.
+	checkBuilt = time.Second
+	// placePatience is how long it waits before the first look to have read where the registry was kept.
+	placePatience = 2 * time.Second
+)
 
 const consumerName = "registry"
 
@@ -53,7 +57,9 @@ func NewApplier(k *stream.Kafka, g *Registry) *Applier {
 func (a *Applier) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.consumer.Run(ctx) })
-	group.Go(func() error { a.keepBuilt(ctx); return nil })
+	place := NewPlace(a.k)
+	group.Go(func() error { return place.Run(ctx) })
+	group.Go(func() error { a.keepBuilt(ctx, &herald{place: place}); return nil })
 	return group.Wait()
 }
 
@@ -105,8 +111,13 @@ func goneOutputs(moved []*pb.DeviceGone) []stream.Output {
 	return outs
 }
 
-// keepBuilt rebuilds the view whenever it is not there. Of several processes that see it, one does.
-func (a *Applier) keepBuilt(ctx context.Context) {
+// keepBuilt rebuilds the view whenever it is not there, and says where it is. Of several processes that see it, one rebuilds.
+func (a *Applier) keepBuilt(ctx context.Context, herald *herald) {
+	select {
+	case <-ctx.Done():
+	case <-herald.place.Ready():
+	case <-time.After(placePatience): // a Kafka that is away keeps nobody from looking
+	}
 	for ctx.Err() == nil {
 		var built bool
 		err := a.outage.retry(ctx, func() (err error) {
@@ -116,6 +127,7 @@ func (a *Applier) keepBuilt(ctx context.Context) {
 		if err == nil && !built {
 			a.rebuild(ctx)
 		}
+		herald.look(ctx, a)
 		select {
 		case <-ctx.Done():
 		case <-time.After(checkBuilt):

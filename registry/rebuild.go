@@ -30,9 +30,18 @@ const (
 
 // Rebuild makes the view in Redis anew: it removes what is there, and applies belfry.devices from its start to what was
 // its end when called. progress, if any, is told of the records applied and how many there are at most; compaction
-// leaves fewer. Until it is over reads fail with ErrNotBuilt and appliers wait, in all processes.
-func Rebuild(ctx context.Context, k *stream.Kafka, g *Registry, progress func(done, total int64)) (err error) {
-	lock := lock{g: g, name: rand.Text()}
+// leaves fewer. Until it is over reads fail with ErrNotBuilt and appliers wait, in all processes. Then it says on belfry.control
+// where the registry is: see Place.
+func Rebuild(ctx context.Context, k *stream.Kafka, g *Registry, progress func(done, total int64)) error {
+	build := rand.Text()
+	if err := rebuild(ctx, k, g, build, progress); err != nil {
+		return err
+	}
+	return g.tell(ctx, k, build)
+}
+
+func rebuild(ctx context.Context, k *stream.Kafka, g *Registry, build string, progress func(done, total int64)) (err error) {
+	lock := lock{g: g, name: build}
 	if err := lock.take(ctx); err != nil {
 		return err
 	}

@@ -2,10 +2,10 @@ package registry
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -26,6 +26,9 @@ type RedisConfig struct {
 	TLS *tls.Config
 	// Prefix is before every key: "belfry:" when empty.
 	Prefix string
+
+	// dial is nil for the network.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Redis is a client and, in the embedded default, the server behind it. Safe for concurrent use.
@@ -70,14 +73,21 @@ func OpenRedis(c RedisConfig) (*Redis, error) {
 // embed starts a server in this process and points c to it.
 func (r *Redis) embed(c *RedisConfig) error {
 	server := miniredis.NewMiniRedis()
-	// It listens on loopback, where other users of the machine are too.
-	password := rand.Text()
-	server.RequireAuth(password)
-	if err := server.Start(); err != nil {
+	first, err := server.Dial() // which starts it
+	if err != nil {
+		return fmt.Errorf("start the embedded Redis: %w", err)
+	}
+	if err := first.Close(); err != nil {
 		return fmt.Errorf("start the embedded Redis: %w", err)
 	}
 	r.server, r.Embedded = server, true
-	*c = RedisConfig{Addresses: []string{server.Addr()}, Password: password}
+	*c = RedisConfig{Addresses: []string{"embedded"}, dial: func(context.Context, string, string) (net.Conn, error) {
+		conn, err := server.Dial()
+		if err != nil {
+			return nil, err
+		}
+		return dialledOn(conn), nil
+	}}
 	return nil
 }
 
@@ -88,6 +98,7 @@ func options(c RedisConfig) *redis.UniversalOptions {
 		Username:      c.Username,
 		Password:      c.Password,
 		TLSConfig:     c.TLS,
+		Dialer:        c.dial,
 		// The library's own retries are few and short, so that a caller whose context is over is back within the 5 s
 		// that a revoked partition may take.
 		MaxRetries:               1,

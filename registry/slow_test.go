@@ -64,7 +64,7 @@ func TestSlowRedis(t *testing.T) {
 	}
 
 	s.most.Store(8) // two devices and the view's mark
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := registry.Rebuild(ctx, k, g, nil); err != nil {
 		t.Fatal(err)

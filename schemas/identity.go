@@ -81,11 +81,13 @@ func DeviceKey(app, device string) []byte { return Key(app, device) }
 // DeviceGoneKey is the key of what a provider said of that device. It lies on the device's partition (DevicePartition).
 func DeviceGoneKey(app, device string) []byte { return Key(app, device+goneSuffix) }
 
+// DeviceOf makes a key of either kind the device's own.
+func DeviceOf(key []byte) []byte { return bytes.TrimSuffix(key, []byte(goneSuffix)) }
+
 // DevicePartition is the partition of belfry.devices for a key of either kind, the same for both of one device. Every
 // producer to that topic must set it: the default partitioner would part them.
 func DevicePartition(key []byte, partitions int32) int32 {
-	k := bytes.TrimSuffix(key, []byte(goneSuffix))
-	return int32(xxhash.Sum64(k) % uint64(partitions))
+	return int32(xxhash.Sum64(DeviceOf(key)) % uint64(partitions))
 }
 
 // TargetHash tells targets apart without keeping them: 16 bytes of a hash over what reaches the device. A web push

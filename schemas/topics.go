@@ -44,7 +44,8 @@ const (
 	MaxCampaign = 28 * day
 )
 
-// Tier is one retry topic's delay. Each topic has one constant delay, so its records fall due in the order they lie in.
+// Tier is one retry topic's delay: the longest that anything waits there before it goes on or round, so that nothing waits long
+// behind what lies before it.
 type Tier struct {
 	Name  string
 	Delay time.Duration
@@ -141,6 +142,12 @@ func TopicRetry(p pb.Platform, c pb.Class, t Tier) string {
 	return "retry." + PlatformName(p) + "." + ClassName(c) + "." + t.Name
 }
 
+// TopicHeld names the topic of the events that wait until the rules of their app are known, one for each platform's trigger.
+func TopicHeld(p pb.Platform) string { return "held." + PlatformName(p) }
+
+// HoldRole names the consumer of TopicHeld.
+func HoldRole(p pb.Platform) string { return "trigger." + PlatformName(p) + ".held" }
+
 // TopicResults names the topic of a platform's outcomes.
 func TopicResults(p pb.Platform) string { return "results." + PlatformName(p) }
 
@@ -153,8 +160,8 @@ func TopicDeadOf(topic string) string { return "dead." + topic }
 // TopicReplays names the topic of the replays that are under way on a platform.
 func TopicReplays(p pb.Platform) string { return "replays." + PlatformName(p) }
 
-// Plan is every topic of a cluster. Partition counts may be raised on a cluster by its operator except for the keyed
-// state (devices, commands, campaigns, accounts) and what it is made from (results), where a key must keep its partition.
+// Plan is every topic of a cluster. Partition counts may be raised on a cluster by its operator except for keyed state, which
+// is what is compacted, and what it is made from (commands, results, replays): there a key must keep its partition.
 func Plan() []Topic {
 	plan := []Topic{
 		{TopicDevices, 12, Compact, 0},
@@ -176,6 +183,7 @@ func Plan() []Topic {
 			Topic{TopicSend(p, pb.Class_CLASS_BULK), 12, Delete, 7 * day},
 			Topic{TopicResults(p), 6, Delete, 7 * day},
 			Topic{TopicDead(p), 3, Delete, 14 * day},
+			Topic{TopicHeld(p), 3, Delete, 7 * day},
 			// One partition, so that one process at a time knows what was sent again; kept for longer than any dead letter.
 			Topic{TopicReplays(p), 1, Delete, 30 * day},
 		)

@@ -73,31 +73,49 @@ func (l *Lane) place(a *admission, j *job, now time.Time) (Verdict, *unreadable)
 	if bad != nil {
 		return Verdict{}, bad
 	}
-	j.name, j.expires = d.Run, d.ExpiresAt
+	j.name, j.expires, j.created, j.again = d.Run, d.ExpiresAt, d.CreatedAt, d.Attempt > 0 || d.Asked
+	j.early = isEarly(d, now)
+	l.unparked(d, j.again, now) // whatever becomes of it: where it ends here, what it was counted as must not stay
 	if v, bad := l.resolve(a, j, d); bad != nil || v.Next != placed {
 		return v, bad
 	}
 	if v, ok := j.check(now); !ok {
 		return v, nil
 	}
-	where, refused := l.Provider.Destination(d)
-	if refused != nil {
-		return refusal(refused, ScopeDevice), nil
+	where, err := l.Provider.Destination(d)
+	if err != nil && !errors.Is(err, ErrNoCredential) {
+		return refusal(err, OfDevice), nil
 	}
-	to := a.load(l, where)
-	if due := time.UnixMilli(d.DueAt); d.Parked && d.LastCode != codePaused && now.Before(due) {
-		to.to.unpark(due)
-	}
+	to := a.load(l, where, err == nil)
 	to.jobs = append(to.jobs, j)
 	return Verdict{Next: placed}, nil
 }
 
-// load is the load for a destination.
-func (a *admission) load(l *Lane, where Destination) *load {
+// unparked takes a delivery that is back before its time off what its destination has parked. One of a cancelled campaign is
+// back for its end, and as long as it counted its destination would seem to hold what is not there.
+func (l *Lane) unparked(d *pb.Delivery, again bool, now time.Time) {
+	due := time.UnixMilli(d.DueAt)
+	if !d.Parked || d.LastCode == codePaused || !now.Before(due) {
+		return
+	}
+	where, err := l.Provider.Destination(d)
+	if err != nil && !errors.Is(err, ErrNoCredential) {
+		return
+	}
+	l.mu.Lock()
+	to := l.destinations[where]
+	l.mu.Unlock()
+	if to != nil { // else it was parked by a process before
+		to.unpark(due, again)
+	}
+}
+
+// load is the load for a destination, which this process has a credential for or not.
+func (a *admission) load(l *Lane, where Destination, ours bool) *load {
 	if len(a.loads) > 0 && a.where == where {
 		return &a.loads[a.to]
 	}
-	d := l.destination(where)
+	d := l.destination(where, ours)
 	a.where, a.to = where, len(a.loads)
 	for i := range a.loads {
 		if a.loads[i].to == d {
@@ -143,6 +161,6 @@ func (l *Lane) resolve(a *admission, j *job, d *pb.Delivery) (Verdict, *unreadab
 	case errors.Is(err, errUnknownRun):
 		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_DEAD, Code: "unknown-run"}, nil
 	default:
-		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-message", Scope: ScopeMessage}, nil
+		return Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-message", Of: OfMessage}, nil
 	}
 }

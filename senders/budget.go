@@ -62,9 +62,9 @@ func (d *destination) look(now time.Time) sight {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return sight{
-		idle:     d.state == stateOpen && d.queue.len() == 0 && now.Sub(d.well) < 10*time.Second,
+		idle:     d.breaker.state == stateOpen && d.queue.len() == 0 && now.Sub(d.well) < 10*time.Second,
 		crowding: d.crowding && d.queue.len() > 0,
-		parked:   d.parked.count(now),
+		parked:   d.inBudget(now),
 	}
 }
 

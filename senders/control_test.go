@@ -32,6 +32,7 @@ func restrain(t *testing.T, k *stream.Kafka, n control.Name, r *pb.Restraint) {
 // What is on the topic already is held back too, over a restart, and comes back as soon as it may: from the lane, or from
 // the retry topics, where an app's deliveries make room for others'.
 func TestControlReachesTheLog(t *testing.T) {
+	t.Parallel()
 	const n = 300
 	for _, name := range []control.Name{control.Lane(fcm, bulk), control.App("shop"), control.Destination(fcm, "shop", "w")} {
 		t.Run(string(name), func(t *testing.T) {

@@ -3,8 +3,10 @@ package senders
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +29,8 @@ type bench struct {
 	all      []*destination
 	// valve is the bulk lane's, and of most destinations; urgent is of the other lane.
 	valve, urgent *valve
+	// devices counts the jobs: each has its own.
+	devices int
 	// restraints are what operators hold back.
 	restraints map[control.Name]*pb.Restraint
 
@@ -83,21 +87,22 @@ func (b *bench) finish(ends []ended, _ time.Time) {
 }
 
 // push gives a destination n jobs of partition 0 that expire in a day.
-func (b *bench) push(d *destination, n int) []*job {
-	jobs := make([]*job, n)
-	for i := range jobs {
-		jobs[i] = b.job(d, 24*time.Hour)
-	}
+func (b *bench) push(d *destination, n int) []*job { return b.pushRun(d, "spring", n) }
+
+// pushRun is push for a run.
+func (b *bench) pushRun(d *destination, run string, n int) []*job {
+	jobs := b.ofRun(d, run, nil, n)
 	d.push(jobs, time.Now())
 	return jobs
 }
 
 func (b *bench) job(d *destination, ttl time.Duration) *job {
 	at := time.Now().Add(ttl).UnixMilli()
+	b.devices++
 	return &job{
-		expires: at, ctx: b.t.Context(), task: &stream.Task{Value: []byte("record")},
+		name: "spring", expires: at, ctx: b.t.Context(), task: &stream.Task{Value: []byte("record")},
 		delivery: &pb.Delivery{
-			App: d.App, Class: d.class, ExpiresAt: at,
+			App: d.App, Run: "spring", Device: fmt.Sprint("d", b.devices), Class: d.class, ExpiresAt: at,
 			Target: &pb.Target{Kind: &pb.Target_Fcm{Fcm: &pb.FcmTarget{Token: d.Name}}},
 		},
 	}
@@ -182,9 +187,9 @@ func TestStuckDestinationHoldsNobodyElse(t *testing.T) {
 		if queued := stuck.shares[0].records; queued > b.budget.window.records {
 			t.Errorf("after 3 s without an answer it holds %d records of a partition's window, of at most %d", queued, b.budget.window.records)
 		}
-		b.pass(8 * time.Second)
-		if got := b.count(held); got[putOff] != 1000-startLimit || got[Later] != startLimit {
-			t.Errorf("got %v; the %d in flight must end at their deadline as attempts, the others be put off without one", got, startLimit)
+		b.pass(20 * time.Second)
+		if got := b.count(held); got[putOff]+got[Later] != 1000 || got[Later] < startLimit || got[Later] > startLimit+250 {
+			t.Errorf("got %v; the %d in flight and those tried since must end at their deadline as attempts, the others be put off without one", got, startLimit)
 		}
 		if got := stateOf(stuck); got != stateWaiting {
 			t.Errorf("state is %v after so many timeouts", got)
@@ -219,19 +224,80 @@ func TestStalledDestinationGoesOnByItself(t *testing.T) {
 	})
 }
 
-func TestWaitingProbesOneAtATimeAndNotBeforeRetryAfter(t *testing.T) {
+// One that is told to wait waits; the others are not delayed by it.
+func TestRetryAfterBindsWhomItWasSaidTo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) { return retryAfter(429, 30) })
+		b := newBench(t, func(_ context.Context, r *Request) (*wire.Result, error) {
+			if r.Delivery.Device == "d1" {
+				return retryAfter(429, 3600)
+			}
+			return status(200)
+		})
+		d := b.destination("f")
+		first := b.push(d, 1)[0]
+		b.pass(tickEvery)
+		if v, _ := b.verdict(first); v.Next != Later || v.After != time.Hour {
+			t.Errorf("the refused delivery got %+v", v)
+		}
+		others := b.push(d, 50)
+		b.pass(tickEvery)
+		if got := b.count(others)[End]; got != 50 {
+			t.Errorf("%d of 50 others went", got)
+		}
+	})
+}
+
+// Where different ones are told to wait and none passes, few are asked, whatever they are told: 128 for each doubling of the
+// time, and one in five seconds. The first that passes opens the destination.
+func TestIllDestinationIsProbedLessAndLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ill := true
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
+			if ill {
+				return retryAfter(429, 3600)
+			}
+			return status(200)
+		})
+		d := b.destination("f")
+		b.push(d, 2000)
+		synctest.Wait()
+		found := b.requestsTo(d)
+		if stateOf(d) != stateWaiting || found > startLimit+illAtOnce {
+			t.Fatalf("state %v after %d requests", stateOf(d), found)
+		}
+		last := 0
+		for _, step := range []struct{ at, most int }{{1, 310}, {60, 1040}, {600, 1600}} {
+			for ; last < step.at; last++ {
+				b.push(d, 20)
+				b.pass(time.Second)
+			}
+			if got := b.requestsTo(d) - found; got > step.most || got < step.most*9/10 {
+				t.Errorf("%d requests in %d s, %d are promised", got, step.at, step.most)
+			}
+		}
+		ill = false
+		var late []*job
+		for range 8 {
+			late = append(late, b.push(d, 20)...)
+			b.pass(time.Second)
+		}
+		if stateOf(d) != stateOpen || b.count(late)[End] == 0 {
+			t.Errorf("8 s after its end it is %v, and %d went", stateOf(d), b.count(late)[End])
+		}
+	})
+}
+
+// A service that is ill by its own word, which no target can be the cause of, is asked one at a time.
+func TestWhatCanOnlyBeTheServiceHoldsItAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) { return retryAfter(504, 30) })
 		b.provider.ceiling = 1
 		d := b.destination("f")
 		b.budget.window.records = 1000
-		first := b.push(d, 50)
+		b.push(d, 50)
 		synctest.Wait()
-		if got := b.requestsTo(d); got != 1 {
-			t.Fatalf("%d requests at the start", got)
-		}
-		if v, _ := b.verdict(first[0]); v.Next != Later || v.After != 30*time.Second {
-			t.Errorf("the refused delivery got %+v", v)
+		if got := b.requestsTo(d); got != 1 || stateOf(d) != stateWaiting {
+			t.Fatalf("%d requests at the start, state %v", got, stateOf(d))
 		}
 		for range 5 {
 			b.push(d, 10)
@@ -468,10 +534,40 @@ func TestBusyDestinationIsNotStuck(t *testing.T) {
 }
 
 func TestUnsendableConcernsNoDestination(t *testing.T) {
-	if v := refusal(&Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "payload-too-large"}, ScopeMessage); v.Code != "payload-too-large" || v.Next != End {
+	if v := refusal(&Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "payload-too-large"}, OfMessage); v.Code != "payload-too-large" || v.Next != End {
 		t.Errorf("refusal: %+v", v)
 	}
-	if v := refusal(errors.New("odd"), ScopeMessage); v.Outcome != pb.Outcome_OUTCOME_REJECTED || v.Code == "" {
+	if v := refusal(errors.New("odd"), OfMessage); v.Outcome != pb.Outcome_OUTCOME_REJECTED || v.Code == "" {
 		t.Errorf("any other error: %+v", v)
 	}
+}
+
+// A destination of which a part fails stays open, and says which part and why, until a minute after the last answer.
+func TestAPartThatFailsIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
+			if asked.Add(1)%4 == 0 {
+				return status(503)
+			}
+			return status(200)
+		})
+		d := b.destination("x")
+		b.push(d, failingLeast-1)
+		b.pass(time.Second)
+		if s := d.status(time.Now()); s.Failing != 0 || s.FailingCode != "" {
+			t.Errorf("after %d answers it says %v, %q", asked.Load(), s.Failing, s.FailingCode)
+		}
+		for range 5 { // over more than a half minute
+			b.push(d, 40)
+			b.pass(10 * time.Second)
+		}
+		if s := d.status(time.Now()); s.State != stateOpen || s.Failing < 0.24 || s.Failing > 0.26 || s.FailingCode != "503" {
+			t.Errorf("%v, %v fails: %q", s.State, s.Failing, s.FailingCode)
+		}
+		b.pass(time.Minute)
+		if s := d.status(time.Now()); s.Failing != 0 {
+			t.Errorf("a minute after the last answer %v fails", s.Failing)
+		}
+	})
 }

@@ -38,7 +38,7 @@ func (f *fakeProvider) Rate(Destination) float64 { return f.rate }
 
 func (f *fakeProvider) Destination(d *pb.Delivery) (Destination, error) {
 	if d.App == "unknown-app" {
-		return Destination{}, &Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "no-credential"}
+		return Destination{}, &Refusal{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-target"}
 	}
 	return Destination{App: d.App, Name: d.Target.GetFcm().GetToken()[:1]}, nil
 }
@@ -99,7 +99,7 @@ func (f *fakeProvider) requests() []*Request {
 
 func (f *fakeProvider) Classify(_ *Request, a *wire.Result) Verdict {
 	if a.Err != nil {
-		return Verdict{Next: Later, Scope: ScopeDestination, Code: "timeout", Unknown: true}
+		return Verdict{Next: Later, Of: OfDevice | OfService, Code: "timeout", Slow: true, Unknown: true}
 	}
 	code := strconv.Itoa(a.Status)
 	seconds, _ := strconv.Atoi(a.Header.Get("retry-after"))
@@ -108,19 +108,25 @@ func (f *fakeProvider) Classify(_ *Request, a *wire.Result) Verdict {
 	case 200:
 		return Verdict{Outcome: pb.Outcome_OUTCOME_ACCEPTED}
 	case 401:
-		return Verdict{Next: Refresh, Scope: ScopeDestination, Code: code}
+		return Verdict{Next: Refresh, Of: OfCredential, Code: code}
 	case 403:
-		return Verdict{Next: Stop, Scope: ScopeDestination, Code: code}
+		return Verdict{Next: Stop, Of: OfCredential, Code: code}
+	case 409:
+		return Verdict{Outcome: pb.Outcome_OUTCOME_REJECTED, Of: OfDevice | OfCredential, Code: code}
 	case 410:
-		return Verdict{Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Code: code, InvalidAt: 77}
+		return Verdict{Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Of: OfDevice, Code: code, InvalidAt: 77}
 	case 421:
 		return Verdict{Next: Again, Code: code}
-	case 429, 503:
-		return Verdict{Next: Later, Scope: ScopeDestination, Slow: true, Code: code, After: after}
+	case 429:
+		return Verdict{Next: Later, Of: OfDevice | OfService, Slow: true, Limited: true, Code: code, After: after}
+	case 503:
+		return Verdict{Next: Later, Of: OfDevice | OfService, Slow: true, Code: code, After: after}
+	case 504:
+		return Verdict{Next: Later, Of: OfService, Code: code, After: after}
 	case 500:
-		return Verdict{Next: Later, Code: code, After: after}
+		return Verdict{Next: Later, Of: OfDevice, Code: code, After: after}
 	}
-	return Verdict{Outcome: pb.Outcome_OUTCOME_REJECTED, Code: code}
+	return Verdict{Outcome: pb.Outcome_OUTCOME_REJECTED, Of: OfMessage, Code: code}
 }
 
 func status(n int) (*wire.Result, error) { return &wire.Result{Status: n}, nil }

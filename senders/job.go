@@ -29,15 +29,24 @@ type job struct {
 	kit      *kit
 	delivery *pb.Delivery
 
-	// asked says that the provider was asked at least once.
+	// asked says that the provider was asked, and that this counts as an attempt.
 	asked bool
+	// again says that the provider was asked before and did not take it: as a probe it is the last choice.
+	again bool
+	// early says that it failed before and is back before its time: it counts no attempt if it fails so again. A delivery that is
+	// parked is none such.
+	early bool
 	// refreshed says that the provider's token was renewed for it once.
 	refreshed bool
+	// out is its line's, from the time that it stands in one.
+	out *out
 	// repeats counts the requests of this attempt that the provider did not process.
 	repeats uint8
+	// created is when the delivery was made, Unix ms, whatever retry topics it has been on since.
+	created int64
 	queued  time.Time
 	begun   time.Time
-	// epoch is the destination's at the time of asking: an answer speaks only about the state it was asked in.
+	// epoch is the breaker's at the time of asking.
 	epoch uint64
 }
 
@@ -80,6 +89,9 @@ const (
 	// placed says that it goes to its destination.
 	placed
 )
+
+// codeNoToken is the reason of a destination that waits for its provider token.
+const codeNoToken = "no-token"
 
 // check says whether a delivery may still be sent at this moment, or what becomes of it. It is asked again right
 // before each request, so that a cancel acts on what is queued already.

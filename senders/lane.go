@@ -38,6 +38,8 @@ type Lane struct {
 	// topic is what it sends, results where the outcomes go.
 	topic, results string
 	common
+	// putOff brings back what lies on its retry topics.
+	putOff     *retry
 	jobs       pool[job]
 	packers    sync.Pool
 	admissions sync.Pool
@@ -93,7 +95,10 @@ func NewLane(o Options) *Lane {
 		Records: windowRecords,
 		Bytes:   windowBytes,
 		Handle:  l.handle,
+		Keep:    true,
 	})
+	l.valve.doubtful = l.consumer.Held
+	l.putOff = newRetry(l)
 	return l
 }
 
@@ -212,9 +217,10 @@ func (l *Lane) note(ctx context.Context, partition int32) {
 	}
 }
 
-// wants says whether a parked delivery should come back now: its campaign and its destination go on, or it has come to its
-// end. Where this instance does not know, a delivery is what it takes to find out.
-func (l *Lane) wants(p *parked, now time.Time) bool {
+// wants says whether a delivery that waits should come back now: its campaign and its destination go on, or it has come to its
+// end. Where this instance does not know, a delivery is what it takes to find out. Of those that failed at its destination so many
+// wait that may come back.
+func (l *Lane) wants(p *parked, failed int, now time.Time) bool {
 	if r := l.Runs.held(p.run); r != nil {
 		switch {
 		case r.State() == pb.CampaignState_CAMPAIGN_STATE_CANCELLED:
@@ -223,6 +229,9 @@ func (l *Lane) wants(p *parked, now time.Time) bool {
 			return false
 		}
 	}
+	if p.failed {
+		return l.destination(p.where, true).recalls(p.run.run, p.task.Timestamp, failed, now)
+	}
 	l.mu.Lock()
 	d := l.destinations[p.where]
 	l.mu.Unlock()
@@ -230,16 +239,20 @@ func (l *Lane) wants(p *parked, now time.Time) bool {
 		_, held := l.valve.gates(p.where, 0).held()
 		return held == nil && !l.valve.laneHeld()
 	}
-	return d.wants(now)
+	return d.wants(p.run.run, p.again, now)
 }
 
-func (l *Lane) destination(where Destination) *destination {
+// destination is the one of that name. Where it is met first, ours says whether this process has a credential for it.
+func (l *Lane) destination(where Destination, ours bool) *destination {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d, ok := l.destinations[where]
 	if !ok {
 		where = where.Clone()
 		d = newDestination(where, l.valve.gates(where, l.Provider.Rate(where)), &l.common)
+		if !ours {
+			d.block(time.Now())
+		}
 		l.destinations[where] = d
 	}
 	return d

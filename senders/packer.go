@@ -66,7 +66,7 @@ func (p *packer) result(j *job, v Verdict, now time.Time) {
 	r := pb.Result{
 		Delivery: d.Id, Outcome: v.Outcome, Code: v.Code, At: now.UnixMilli(), Attempt: j.attempts(),
 		Planned: transactional(d) && d.Attempt == 0 && d.LastCode == "",
-		Message: v.Outcome == pb.Outcome_OUTCOME_REJECTED && v.Scope == ScopeMessage,
+		Message: v.Outcome == pb.Outcome_OUTCOME_REJECTED && v.Of&OfMessage != 0,
 	}
 	if v.Outcome == pb.Outcome_OUTCOME_ACCEPTED {
 		r.Code = ""

@@ -93,6 +93,10 @@ func setNumber(d *pb.Delivery, field protowire.Number, v uint64) bool {
 		d.FirstAttemptAt = int64(v)
 	case 20:
 		d.Parked = protowire.DecodeBool(v)
+	case 22:
+		d.Asked = protowire.DecodeBool(v)
+	case 23:
+		d.EarlyAt = int64(v)
 	default:
 		return false
 	}

@@ -55,32 +55,108 @@ func (d *destination) account(j *job, n int) {
 	d.shares[at].bytes += int64(n * len(j.task.Value))
 }
 
-// wants says that a parked delivery should come back before its time: the destination has room, or lacks one to probe
-// with. All that it is asked about in one look have the same now; no more of them are wanted than it can begin within a
-// second, or those beyond would only be put off once more.
-func (d *destination) wants(now time.Time) bool {
+// wants says that a parked delivery of a run should come back before its time: the destination has room, or lacks one to probe
+// with; with those of all runs in turns. again tells that it was asked before. All that it is asked about in one look have the same now;
+// no more of them are wanted than it can begin within a second, or those beyond would only be put off once more.
+func (d *destination) wants(run string, again bool, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, held := d.held(); held != nil || d.laneHeld() {
 		return false
 	}
-	if d.state == stateOpen {
-		if !now.Equal(d.looked) {
-			d.looked, d.wanted = now, d.takes(now)-d.queue.len()
+	d.reckon(now)
+	fits := d.wanted > 0 && now.Sub(d.starved) > starvedFor
+	switch {
+	case !d.turns.may(run):
+		return false
+	case d.breaker.state == stateOpen || !again && d.wanted > 0:
+		if d.wanted--; !fits {
+			return false
 		}
-		d.wanted--
-		return d.wanted >= 0 && now.Sub(d.starved) > starvedFor
-	}
-	if d.queue.len() > 0 || d.probing || now.Before(d.until) || now.Sub(d.called) < patience {
+	case !d.lacksProbe(run, now):
 		return false
 	}
-	d.called = now
+	d.turns.took(run)
 	return true
+}
+
+// lacksProbe says that a destination that is shut, and is probed again before long, has none to do it with that was asked before, or of
+// runs that were tried after this one only. Called with mu held.
+func (d *destination) lacksProbe(run string, now time.Time) bool {
+	b := &d.breaker
+	return b.state != stateBlocked && b.until.Sub(now) < patience && b.tried[run] < d.queue.first(b.tried)
+}
+
+// reckon begins a new look over what is parked, if this is one, and reckons how many are wanted in it. Called with mu held.
+func (d *destination) reckon(now time.Time) {
+	if !now.Equal(d.looked) {
+		d.looked, d.wanted = now, d.appetite(now)
+		d.turns.look(d.wanted)
+		d.calls.look(d.recall)
+	}
+}
+
+const (
+	// recallEach is how many of those that failed come back for each of them that passes: where most are well again, all are found within
+	// seconds, and where most are not, few are asked in vain. recallMost bounds what is saved up.
+	recallEach = 2
+	recallMost = 1024
+)
+
+// recalls says that one of a run that failed at that time should come back before its own: the destination takes what it did not. A fault that
+// was some targets' only leaves the destination open, and when it is over nothing tells but one of those that it struck. So each that
+// passes brings back some that failed before it was asked; and where there are enough of them for it not to be their own, one is asked
+// now and then, also while it is shut. Runs take turns in it, so that one who fails for its own sake is not asked in the others' stead.
+// failed is how many they are.
+func (d *destination) recalls(run string, at time.Time, failed int, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, held := d.held(); held != nil || d.laneHeld() || now.Sub(d.starved) <= starvedFor {
+		return false
+	}
+	d.reckon(now)
+	switch {
+	case !d.calls.may(run):
+		return false
+	case d.breaker.state != stateOpen:
+		if !d.lacksProbe(run, now) {
+			return false
+		}
+	case d.wanted <= 0:
+		return false
+	case d.recall > 0 && at.Before(d.mended):
+		d.recall--
+	case failed >= illFailures && now.Sub(d.called) >= patience:
+		d.called = now
+	default:
+		return false
+	}
+	d.wanted--
+	d.calls.took(run)
+	return true
+}
+
+// mends notes that one passed, asked at begun, that was asked before and was not taken. Called with mu held.
+func (d *destination) mends(begun time.Time) {
+	d.known.mended.note(begun)
+	d.recall = min(d.recall+recallEach, recallMost)
+	if begun.After(d.mended) {
+		d.mended = begun
+	}
+}
+
+// appetite is how many more it would take within a second: of any, or as long as it is ill of those that have not been asked
+// before. Called with mu held.
+func (d *destination) appetite(now time.Time) int {
+	if d.breaker.state == stateOpen {
+		return d.takes(now) - d.queue.len()
+	}
+	return d.breaker.wanted(now.Add(time.Second)) - d.queue.fresh()
 }
 
 // takes is how many requests may begin within a second, roughly. Called with mu held.
 func (d *destination) takes(now time.Time) int {
-	n := float64(d.slots()-d.inFlight) + d.drain(now)
+	n := float64(d.usable()-d.flight.n) + d.drain(now)
 	if rate := d.slowest(); rate >= 0 {
 		n = min(n, rate)
 	}
@@ -90,10 +166,10 @@ func (d *destination) takes(now time.Time) int {
 // drain is how many requests it can end a second, by how long an answer takes, or is out already. Called with mu held.
 func (d *destination) drain(now time.Time) float64 {
 	latency := max(d.latency, time.Millisecond)
-	if d.inFlight > 0 {
+	if d.flight.n > 0 {
 		latency = max(latency, now.Sub(d.moved()))
 	}
-	return float64(d.slots()) / latency.Seconds()
+	return float64(d.usable()) / latency.Seconds()
 }
 
 // moved is when it showed last that it is at work, or began to be asked. Called with mu held.
@@ -108,23 +184,48 @@ func (d *destination) moved() time.Time {
 // destinations of the lane want for work; b is what this one may take up. It returns by how many more are parked.
 func (d *destination) tick(now time.Time, othersIdle bool, b budget) int {
 	d.mu.Lock()
+	d.stalls(now)
+	d.flight.look(d.breaker.state != stateOpen, now)
+	d.known.tend(now.Sub(d.starved) < starvedFor, now)
+	d.heed(now)
+	d.tell(now)
 	d.start(now)
-	before := d.parked.count(now)
+	before := d.inBudget(now)
 	moved := d.overdue(now, othersIdle, b)
-	parked := d.parked.count(now) - before
+	parked := d.inBudget(now) - before
 	over := d.over(now)
-	d.mu.Unlock()
-	for i := range moved {
-		if v, ok := moved[i].check(now); !ok {
-			moved[i].verdict = v
+	for i := range d.cleared {
+		if v, ok := d.cleared[i].check(now); !ok {
+			d.cleared[i].verdict = v
 		}
 	}
+	moved = append(append(moved, d.unresolved(now)...), d.cleared...)
+	clear(d.cleared)
+	d.cleared = d.cleared[:0]
+	d.mu.Unlock()
 	for _, j := range over {
 		v, _ := j.check(now)
 		moved = append(moved, ended{j, v})
 	}
 	d.finish(moved, now)
 	return parked
+}
+
+// inBudget is how many are parked on its account within the budget. Called with mu held.
+func (d *destination) inBudget(now time.Time) int { return d.parked.count(now) + d.asked.count(now) }
+
+// unresolved takes out of suspense what nothing has told for too long. Called with mu held.
+func (d *destination) unresolved(now time.Time) []ended {
+	out := d.suspense.overdue(now)
+	for i := range out {
+		d.account(out[i].job, -1)
+		if v, ok := out[i].check(now); ok {
+			out[i].verdict = d.takesNothing(out[i].job, out[i].verdict, now)
+		} else {
+			out[i].verdict = v
+		}
+	}
+	return out
 }
 
 // over takes out what needs no request any more, once a second while the lane is paused: cancelled, or expired. Otherwise
@@ -154,6 +255,7 @@ func (d *destination) takeOut(match func(*job) bool) []*job {
 func (d *destination) overdue(now time.Time, othersIdle bool, b budget) []ended {
 	stuck := d.stuck(now, othersIdle)
 	d.crowding = stuck || now.Sub(d.paced) <= starvedFor
+	d.space = min(b.parked-d.inBudget(now), b.lane)
 	if !d.crowding {
 		return nil
 	}
@@ -166,25 +268,42 @@ func (d *destination) overdue(now time.Time, othersIdle bool, b budget) []ended 
 		full := s.records > b.window.records || s.bytes > b.window.bytes
 		return full || now.Sub(j.queued) >= patience && (stuck || othersIdle)
 	})
-	before := d.parked.count(now)
-	room := min(b.parked-before, b.lane)
+	before, room, parked := d.inBudget(now), d.space, 0
 	out := make([]ended, len(moved))
 	for i, j := range moved {
-		v := d.away(j, before+i, stuck, now)
-		to := &d.parked
-		if i >= room {
-			v.After, to = surplusFor, &d.surplus
+		if v, ok := j.check(now); !ok { // it waits for nothing here any more
+			out[i] = ended{j, v}
+			continue
 		}
-		_, due := parkAt(v.After, j.expires, now)
-		to.add(due)
-		out[i] = ended{j, v}
+		if j.early { // it has a time of its own
+			out[i] = ended{j, Verdict{Next: Later, Of: OfService, Code: d.breaker.reason}}
+			continue
+		}
+		v := d.away(j, before+parked, stuck, now)
+		to := &d.parked
+		switch {
+		case parked >= room:
+			v.After, to = surplusFor, &d.surplus
+		case j.again:
+			to = &d.asked
+		}
+		out[i] = ended{j, d.park(j, v, to, now)}
+		parked++
 	}
+	d.space -= min(parked, max(0, room))
 	return out
+}
+
+// park books a job that is put off. Called with mu held.
+func (d *destination) park(j *job, v Verdict, to *tally, now time.Time) Verdict {
+	_, due := parkAt(v.After, j.expires, now)
+	to.add(due)
+	return v
 }
 
 // away is the word for a job that is put off as the n-th: for how long, and why. Called with mu held.
 func (d *destination) away(j *job, n int, stuck bool, now time.Time) Verdict {
-	v := Verdict{Next: putOff, Code: d.reason}
+	v := Verdict{Next: putOff, Code: d.breaker.reason}
 	_, held := d.held()
 	switch rate := d.slowest(); {
 	case !stuck:
@@ -193,8 +312,8 @@ func (d *destination) away(j *job, n int, stuck bool, now time.Time) Verdict {
 	case held != nil:
 		v.Code = codeHeld
 		v.After = now.Sub(time.UnixMilli(held.At))
-	case d.state != stateOpen:
-		v.After = max(now.Sub(d.since), d.until.Sub(now))
+	case d.breaker.state != stateOpen:
+		v.After = max(now.Sub(d.breaker.since), d.breaker.until.Sub(now))
 	case now.Sub(d.starved) < starvedFor:
 		v.Code = codeRate
 		v.After = turnAt(n, rate)
@@ -226,10 +345,10 @@ func (d *destination) stuck(now time.Time, othersIdle bool) bool {
 	if _, held := d.held(); held != nil {
 		return true
 	}
-	if d.state != stateOpen {
-		return now.Sub(d.since) > stalledFor
+	if d.breaker.state != stateOpen {
+		return d.slow || now.Sub(d.breaker.since) > stalledFor
 	}
-	stalled := d.inFlight > 0 && now.Sub(d.moved()) > stalledFor
+	stalled := d.flight.n > 0 && now.Sub(d.moved()) > stalledFor
 	behind := othersIdle && now.Sub(first.queued) > patience
 	ownPace := d.latency > slowAnswer || d.limit.slots() < reopenLimit || now.Sub(d.starved) < starvedFor
 	// Once slow it stays so at that pace: else it would fill the window again after each clearing.
@@ -239,10 +358,14 @@ func (d *destination) stuck(now time.Time, othersIdle bool) bool {
 
 // unpark notes that a delivery is back before its time. One of the surplus can be taken for one that falls due in the same
 // second: both are back soon then.
-func (d *destination) unpark(due time.Time) {
+func (d *destination) unpark(due time.Time, again bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.parked.remove(due) {
+	to := &d.parked
+	if again {
+		to = &d.asked
+	}
+	if !to.remove(due) {
 		d.surplus.remove(due)
 	}
 }
@@ -251,6 +374,10 @@ func (d *destination) unpark(due time.Time) {
 func (d *destination) release() {
 	d.mu.Lock()
 	gone := d.takeOut(func(j *job) bool { return j.ctx.Err() != nil })
+	for _, e := range d.suspense.take(func(s *suspect) bool { return s.ctx.Err() != nil }) {
+		d.account(e.job, -1)
+		gone = append(gone, e.job)
+	}
 	d.mu.Unlock()
 	ends := make([]ended, len(gone))
 	for i, j := range gone {

@@ -60,7 +60,7 @@ func (s *Platform) Run(ctx context.Context) error {
 	for _, class := range s.classes {
 		l := NewLane(Options{Kafka: s.kafka, Provider: s.provider, Class: class, Runs: s.runs, Control: s.control, Rates: rates, Timeout: s.Timeout})
 		working.Go(func() error { return l.Run(ctx) })
-		working.Go(func() error { return newRetry(l).run(ctx) })
+		working.Go(func() error { return l.putOff.run(ctx) })
 	}
 	err := working.Wait()
 	stop()

@@ -15,14 +15,18 @@ import (
 // destination waits; the delivery counts no attempt.
 var ErrNoToken = errors.New("no valid provider token")
 
+// ErrNoCredential says that the configuration of this process lacks the app's credential at a destination. Its deliveries
+// wait: another process may have it, or this one, when it has been mended.
+var ErrNoCredential = errors.New("this process has no credential for it")
+
 // Provider is one platform's half of a lane: what a request looks like, who carries it, what the answer means. Package
 // apns, fcm and webpush implement it. All methods are safe for concurrent use.
 type Provider interface {
 	// Platform names the lane.
 	Platform() pb.Platform
 
-	// Destination says what limits this delivery: a credential or an origin. It fails with a *Refusal when the app has no
-	// credential for it or the target is not one that may be asked.
+	// Destination says what limits this delivery: a credential or an origin. It fails with a *Refusal when the target is not
+	// one that may be asked. Where this process has no credential for it, it names it all the same, with ErrNoCredential.
 	Destination(d *pb.Delivery) (Destination, error)
 
 	// Encode fills r with the provider's request. It may have been another delivery's, whose result is in: Encode overwrites
@@ -37,7 +41,8 @@ type Provider interface {
 	Send(batch []*Request)
 
 	// Classify reads a result (whose error is never ErrNoToken) while that is its handler's, and does what it asks of the
-	// connection or the token. It is a table: provider-semantics, row by row.
+	// connection or the token. It is a table, docs/providers.md row by row, and looks at nothing but the answer and whose
+	// values the request was made of: what others get is the lane's to weigh.
 	Classify(r *Request, res *wire.Result) Verdict
 
 	// Ceiling is the most requests that may be in flight to a destination, whatever the lane learns. At least 1.
@@ -106,57 +111,3 @@ func Fail(batch []*Request, err error) {
 		r.Handler.Answered([]wire.Result{{Request: &r.Request, Err: err}})
 	}
 }
-
-// Scope is how far an answer reaches beyond its own delivery.
-type Scope uint8
-
-const (
-	// ScopeDevice concerns this target only.
-	ScopeDevice Scope = iota
-	// ScopeMessage says that the message is wrong, and so for every device it goes to.
-	ScopeMessage
-	// ScopeDestination concerns the credential's or origin's whole traffic.
-	ScopeDestination
-)
-
-// Next is what becomes of the delivery and, by scope, of its destination.
-type Next uint8
-
-const (
-	// End finishes the delivery with Verdict.Outcome.
-	End Next = iota
-	// Again sends it once more at once: the provider certainly did not process it.
-	Again
-	// Later puts it off, no sooner than Verdict.After, and counts an attempt.
-	Later
-	// Refresh renews the destination's provider token and sends it again.
-	Refresh
-	// Stop holds the destination, with its messages, until its credential is mended.
-	Stop
-)
-
-// Verdict is what an answer means.
-type Verdict struct {
-	Next    Next
-	Outcome pb.Outcome
-	Scope   Scope
-	// Code is the provider's reason or status, or Belfry's own word. It names the row of the table.
-	Code string
-	// After is the provider's Retry-After, a floor that no backoff or jitter goes below. 0: none given.
-	After time.Duration
-	// Slow asks to lower the destination's rate.
-	Slow bool
-	// Unknown says that the provider may have accepted the request all the same.
-	Unknown bool
-	// InvalidAt is when the provider learned that the target is gone, Unix ms. 0: it did not say.
-	InvalidAt int64
-}
-
-// Refusal is a delivery that must not be sent: it ends with the outcome and code, without a request.
-type Refusal struct {
-	Outcome pb.Outcome
-	Code    string
-	Detail  string
-}
-
-func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }

@@ -83,9 +83,9 @@ func (d *destination) begin(s *scratch, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ready(now) {
-		purse := d.draw(d.most(), now)
-		for len(s.jobs) < batchAtMost && d.room(now) {
-			j := d.queue.pop(func(j *job) bool { return d.let(j, &purse, now) })
+		purse := d.draw(d.most(now), now)
+		for len(s.jobs) < batchAtMost && d.free() > 0 {
+			j := d.next(&purse, now)
 			if j == nil {
 				break
 			}
@@ -104,22 +104,59 @@ func (d *destination) begin(s *scratch, now time.Time) bool {
 	return d.pumping
 }
 
-// most is how many requests the next batch may have. Called with mu held, when one may begin.
-func (d *destination) most() int {
-	if d.state != stateOpen {
-		return 1
+// next takes the job whose turn it is out of the queue, if the breaker and the rates let one go. Called with mu held.
+func (d *destination) next(p *purse, now time.Time) *job {
+	admits, free := d.admits(now), d.free()
+	plenty := 2*free > d.slots()
+	if admits == admitsAll {
+		return d.queue.pop(plenty, func(j *job) bool { return d.queue.fits(j, free) && d.let(j, p, now) })
 	}
-	return min(batchAtMost, d.queue.len(), d.slots()-d.inFlight)
+	for _, may := range d.probes(admits) {
+		if j := d.queue.pop(plenty, func(j *job) bool { return may(j) && d.let(j, p, now) }); j != nil {
+			return j
+		}
+	}
+	return nil
+}
+
+// probes say who may be asked at a destination that is shut: whom the first says, or else the next. Called with mu held.
+func (d *destination) probes(admits admits) []func(*job) bool {
+	again := func(j *job) bool { return j.again }
+	fresh := func(j *job) bool { return !j.again }
+	b := &d.breaker
+	switch {
+	case admits == admitsNone:
+		return nil
+	case admits == admitsTaste:
+		return []func(*job) bool{func(j *job) bool { return !j.again && b.untasted(j.name) }}
+	case admits == admitsNew:
+		return []func(*job) bool{fresh}
+	case !b.inferred: // any tells
+		return []func(*job) bool{fresh, again}
+	}
+	turn := d.queue.first(b.tried)
+	inTurn := func(j *job) bool { return j.again && b.tried[j.name] == turn }
+	return []func(*job) bool{inTurn, again, fresh}
+}
+
+// most is how many requests the next batch may have. Called with mu held, when one may begin.
+func (d *destination) most(now time.Time) int {
+	n := min(batchAtMost, d.queue.len(), d.free())
+	if d.breaker.state != stateOpen {
+		n = min(n, max(tasteEach, d.breaker.wanted(now)))
+	}
+	return n
 }
 
 // fly counts a job among those in flight. Called with mu held.
 func (d *destination) fly(j *job, now time.Time) {
-	if d.inFlight == 0 {
+	if d.flight.n == 0 {
 		d.busy = now
 	}
-	d.inFlight++
-	d.probing = d.state != stateOpen
-	j.begun, j.epoch, j.repeats = now, d.epoch, 0
+	d.flight.begins(now)
+	d.queue.begins(j)
+	d.breaker.asked(j, now)
+	j.begun, j.repeats = now, 0
 }
 
 // ask makes the jobs' requests and sends them.
@@ -130,7 +167,7 @@ func (d *destination) ask(s *scratch, now time.Time) {
 	for _, j := range s.jobs {
 		r := &j.kit.Request
 		if err := d.provider.Encode(r, j.delivery, j.message, now); err != nil {
-			unsent = append(unsent, ended{j, refusal(err, ScopeMessage)})
+			unsent = append(unsent, ended{j, refusal(err, OfMessage)})
 			continue
 		}
 		r.Handler, r.Tag, r.Deadline = d, j, j.deadline(now, d.timeout)
@@ -139,7 +176,7 @@ func (d *destination) ask(s *scratch, now time.Time) {
 	if len(unsent) > 0 {
 		d.mu.Lock()
 		for _, e := range unsent {
-			d.learn(e.job, e.verdict, false, now)
+			d.learn(e.job, &e.verdict, false, now)
 		}
 		d.mu.Unlock()
 		d.finish(unsent, now)
@@ -194,10 +231,13 @@ func (d *destination) Answered(results []wire.Result) {
 		switch a := &h.answers[i]; {
 		case a.verdict.Next == Again:
 			h.again = append(h.again, &a.kit.Request)
-		case !d.learn(a.job, a.verdict, a.heard, now):
+		case !d.learn(a.job, &a.verdict, a.heard, now):
 			h.ends = append(h.ends, a.ended)
 		}
 	}
+	h.ends = append(h.ends, d.cleared...)
+	clear(d.cleared)
+	d.cleared = d.cleared[:0]
 	more := d.claim(now)
 	d.mu.Unlock()
 	d.finish(h.ends, now)
@@ -218,10 +258,10 @@ func (d *destination) Answered(results []wire.Result) {
 func (d *destination) read(j *job, res *wire.Result, now time.Time) (v Verdict, heard bool) {
 	if res.Err != nil {
 		if errors.Is(res.Err, ErrNoToken) {
-			return Verdict{Next: noToken, Code: "no-token"}, true
+			return Verdict{Next: noToken, Code: codeNoToken}, true
 		}
 		if refused := (*Refusal)(nil); errors.As(res.Err, &refused) {
-			return refusal(refused, ScopeMessage), false
+			return refusal(refused, OfMessage), false
 		}
 	}
 	j.asked = true
@@ -229,7 +269,7 @@ func (d *destination) read(j *job, res *wire.Result, now time.Time) (v Verdict, 
 		return v, true
 	}
 	if j.repeats++; j.repeats >= againAtMost {
-		v.Next = Later
+		v.Next, v.Of = Later, OfDevice|OfService
 		return v, true
 	}
 	if w, ok := j.check(now); !ok {

@@ -22,18 +22,43 @@ const (
 )
 
 // Rates are what the lanes of one platform in a process have in common: an app's rate and a destination's hold for urgent
-// and bulk together.
+// and bulk together, and what one has learnt of a destination the other knows.
 type Rates struct {
 	// parts are how much of a lane's partitions this instance has, 0 to 1, float64s' bits, by class.
 	parts [pb.Class_CLASS_BULK + 1]atomic.Uint64
 
-	mu sync.Mutex // guards buckets
-	// buckets are as many as destinations, and apps.
+	mu sync.Mutex // guards what follows
+	// buckets are as many as destinations, and apps; known as many as destinations.
 	buckets map[control.Name]*bucket
+	known   map[control.Name]*known
 }
 
+// known is what both lanes know of a destination.
+type known struct {
+	learnt
+	// accepted is when the newest delivery that was accepted had been asked, mended when the newest of those that had failed before. What
+	// has passed in one lane would have in the other.
+	accepted, mended newest
+}
+
+// newest is the latest of some times. The zero value is long ago.
+type newest struct{ ns atomic.Int64 }
+
+func (n *newest) note(t time.Time) {
+	for at := t.UnixNano(); ; {
+		before := n.ns.Load()
+		if at <= before || n.ns.CompareAndSwap(before, at) {
+			return
+		}
+	}
+}
+
+func (n *newest) get() time.Time { return time.Unix(0, n.ns.Load()) }
+
 // NewRates makes them for the lanes of one platform.
-func NewRates() *Rates { return &Rates{buckets: map[control.Name]*bucket{}} }
+func NewRates() *Rates {
+	return &Rates{buckets: map[control.Name]*bucket{}, known: map[control.Name]*known{}}
+}
 
 // own notes the part of a lane's partitions that this instance has.
 func (r *Rates) own(c pb.Class, part float64) { r.parts[c].Store(math.Float64bits(part)) }
@@ -57,6 +82,18 @@ func (r *Rates) bucket(n control.Name) *bucket {
 		r.buckets[n] = b
 	}
 	return b
+}
+
+// of is what all lanes know of a destination.
+func (r *Rates) of(n control.Name) *known {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := r.known[n]
+	if k == nil {
+		k = &known{}
+		r.known[n] = k
+	}
+	return k
 }
 
 // bucket lets through so many requests a second. Safe for concurrent use.

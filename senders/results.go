@@ -38,7 +38,7 @@ func (l *Lane) settle(p *packer, j *job, v Verdict, now time.Time) {
 	case Later:
 		l.later(p, j, v, now)
 	case putOff:
-		l.postpone(p, j, v, v.After, now)
+		l.postpone(p, j, v, now)
 	default:
 		// giveBack, or what a destination would have asked again: its assignment is over.
 		j.task.Release()

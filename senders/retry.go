@@ -14,9 +14,9 @@ import (
 	"github.com/belfry/belfry/stream"
 )
 
-// retry brings a lane's deliveries back from its retry topics to its send topic when they are due. Those that
-// failed by themselves come never before; those that were parked for their destination's or campaign's sake also as soon
-// as that goes on. What has expired meanwhile goes back too: the lane ends it.
+// retry brings a lane's deliveries back from its retry topics to its send topic when they are due. Those that were parked for their
+// destination's or campaign's sake come also as soon as that goes on, and those that may have failed for its sake when such as they are
+// seen to pass; those that failed by themselves never before. What has expired meanwhile goes back too: the lane ends it.
 type retry struct {
 	lane     *Lane
 	consumer *stream.Consumer
@@ -33,11 +33,17 @@ type parked struct {
 	task *stream.Task
 	// due is not before when the provider is asked again, turn when it leaves this topic at the latest.
 	due, turn time.Time
-	// early says that it may come back before: where, run and paced are what that depends on.
+	// early says that it may come back before: where, run, paced and again are what that depends on.
 	early bool
-	where Destination
-	run   runKey
-	paced bool
+	// failed says that it did, for a reason that may have been its destination's, soonest from when on it may come back then.
+	failed  bool
+	soonest time.Time
+	where   Destination
+	run     runKey
+	paced   bool
+	again   bool
+	// created is when the delivery was made, Unix ms.
+	created int64
 }
 
 const (
@@ -65,30 +71,14 @@ func newRetry(l *Lane) *retry {
 
 // run brings back what falls due until ctx is done. Run it once.
 func (r *retry) run(ctx context.Context) error {
-	// It outlives ctx until the consumer has let go of its partitions: what waits is given back by it.
-	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var ticks sync.WaitGroup
-	ticks.Go(func() {
-		tick := time.NewTicker(retryEvery)
-		defer tick.Stop()
-		var looked time.Time
-		for {
-			select {
-			case <-life.Done():
-				return
-			case now := <-tick.C:
-				look := now.Sub(looked) >= wantsEvery
-				if look {
-					looked = now
-				}
-				r.bringBack(now, look)
-			}
+	var looked time.Time
+	return r.consumer.RunTicking(ctx, retryEvery, func(now time.Time) {
+		look := now.Sub(looked) >= wantsEvery
+		if look {
+			looked = now
 		}
+		r.bringBack(now, look)
 	})
-	err := r.consumer.Run(ctx)
-	stop()
-	ticks.Wait()
-	return err
 }
 
 func (r *retry) handle(ctx context.Context, tasks []*stream.Task) {
@@ -108,40 +98,73 @@ func (r *retry) read(ctx context.Context, t *stream.Task) *parked {
 		t.Done(t.DeadLetter(schemas.TopicDead(r.lane.Provider.Platform()), "undecodable", "not a belfry.v1.Delivery"))
 		return nil
 	}
-	p := &parked{ctx: ctx, task: t, due: time.UnixMilli(d.DueAt)}
+	p := &parked{ctx: ctx, task: t, due: time.UnixMilli(d.DueAt), created: d.CreatedAt}
 	// The topic's delay is the longest that anybody waits here. A Retry-After beyond the longest tier goes round again
 	// rather than pin its partition's offset.
 	p.turn = t.Timestamp.Add(r.delays[t.Topic])
 	if p.turn.After(p.due) {
 		p.turn = p.due
 	}
-	if d.Parked {
+	if d.EarlyAt > 0 {
+		p.failed, p.soonest = true, time.UnixMilli(d.EarlyAt)
+	}
+	if d.Parked || p.failed {
 		where, err := r.lane.Provider.Destination(d)
-		p.early, p.where, p.paced = err == nil, where, d.LastCode == codePace
-		if d.Message == nil {
-			p.run = runKey{d.App, d.Run}
+		p.early, p.where, p.paced, p.again = err == nil, where, d.LastCode == codePace, d.Attempt > 0 || d.Asked
+		if run := campaignOf(d); run != "" {
+			p.run = runKey{d.App, run}
 		}
 	}
 	return p
 }
 
+// campaignOf is the campaign of a delivery, or "" where it carries its message.
+func campaignOf(d *pb.Delivery) string {
+	if d.Message != nil {
+		return ""
+	}
+	return d.Run
+}
+
+// oldest is how long ago the oldest delivery that waits here was made.
+func (r *retry) oldest(now time.Time) (age time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.waiting {
+		age = max(age, now.Sub(time.UnixMilli(p.created)))
+	}
+	return age
+}
+
 // bringBack ends what waits no more. look says whether to look for parked ones too.
 func (r *retry) bringBack(now time.Time, look bool) {
 	r.mu.Lock()
-	waiting := r.waiting
-	r.waiting = nil
-	r.mu.Unlock()
-	waiting = slices.DeleteFunc(waiting, func(p *parked) bool { return r.ended(p, now, look) })
-	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.waiting = append(waiting, r.waiting...)
+	var failed map[Destination]int
+	if look {
+		failed = r.failed()
+	}
+	r.waiting = slices.DeleteFunc(r.waiting, func(p *parked) bool {
+		return r.ended(p, now, look && p.early && !now.Before(p.soonest) && r.lane.wants(p, failed[p.where], now))
+	})
 }
 
-func (r *retry) ended(p *parked, now time.Time, look bool) bool {
+// failed counts by destination those that failed, and may come back early. Called with mu held.
+func (r *retry) failed() map[Destination]int {
+	n := map[Destination]int{}
+	for _, p := range r.waiting {
+		if p.failed {
+			n[p.where]++
+		}
+	}
+	return n
+}
+
+func (r *retry) ended(p *parked, now time.Time, wanted bool) bool {
 	switch {
 	case p.ctx.Err() != nil:
 		p.task.Release()
-	case look && p.early && r.lane.wants(p, now):
+	case wanted:
 		r.back(p)
 	case now.Before(p.turn):
 		return false

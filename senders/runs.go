@@ -30,8 +30,8 @@ type Runs struct {
 	// backlog of such does not ask Kafka for each.
 	unknown map[runKey]time.Time
 
-	// catchUp lets one ask at a time.
-	catchUp sync.Mutex
+	// asking lets one ask at a time: it holds whoever does.
+	asking chan struct{}
 }
 
 type runKey struct{ app, run string }
@@ -67,7 +67,7 @@ func (r *run) pausedFor(now time.Time) time.Duration {
 
 // NewRuns makes the view. It starts with Run.
 func NewRuns(k *stream.Kafka, p pb.Platform) *Runs {
-	r := &Runs{k: k, platform: p, runs: map[runKey]*run{}, unknown: map[runKey]time.Time{}}
+	r := &Runs{k: k, platform: p, asking: make(chan struct{}, 1), runs: map[runKey]*run{}, unknown: map[runKey]time.Time{}}
 	r.view = stream.NewView(k, schemas.TopicCampaigns, r.apply)
 	return r
 }
@@ -85,8 +85,12 @@ func (r *Runs) lookup(ctx context.Context, app, id string, written time.Time) (*
 	if found, known := r.have(key, written); known {
 		return found, missing(found)
 	}
-	r.catchUp.Lock()
-	defer r.catchUp.Unlock()
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for campaign %s/%s: %w", app, id, context.Cause(ctx))
+	case r.asking <- struct{}{}:
+	}
+	defer func() { <-r.asking }()
 	if found, known := r.have(key, written); known {
 		return found, missing(found)
 	}

@@ -18,7 +18,7 @@ func TestRunsFollowTheCampaigns(t *testing.T) {
 	runs := NewRuns(k, fcm)
 	streamtest.Run(t, runs.Run)
 	<-runs.Ready()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 
 	if _, err := runs.lookup(ctx, "shop", "spring", time.Now()); !errors.Is(err, errUnknownRun) {

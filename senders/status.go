@@ -2,6 +2,8 @@ package senders
 
 import (
 	"context"
+	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -27,8 +29,15 @@ type reporter struct {
 	client *kgo.Client
 	key    []byte
 	// ended is the count of ends at the start and at each of the last reports.
-	ended []sample
+	ended   []sample
+	written stream.Repeated
 }
+
+// statusTimeout is how long a broker may take for a status, and an answer of it to come.
+const statusTimeout = 2 * time.Second
+
+// refusedAtMost is how many reports, one a second, may be lost before it is said.
+const refusedAtMost = 15
 
 type sample struct {
 	at time.Time
@@ -37,20 +46,27 @@ type sample struct {
 
 func newReporter(l *Lane) (*reporter, error) {
 	client, err := l.Kafka.Client(
-		// A status that Kafka did not take in a few seconds is worth nothing.
+		// A status that Kafka did not take in a few seconds is worth nothing, and the next one waits for no answer to it: a
+		// broker that stood still would be asked again only 20 s later. Which of two comes last does not matter.
 		kgo.RecordDeliveryTimeout(3*time.Second),
+		kgo.ProduceRequestTimeout(statusTimeout),
+		kgo.RequestTimeoutOverhead(statusTimeout),
+		kgo.DisableIdempotentWrite(),
 		kgo.MaxBufferedRecords(4),
 	)
 	if err != nil {
 		return nil, err
 	}
 	key := schemas.Key(schemas.PlatformName(l.Provider.Platform()), schemas.ClassName(l.Class), l.Kafka.Instance)
-	return &reporter{lane: l, client: client, key: key, ended: []sample{{at: time.Now()}}}, nil
+	return &reporter{lane: l, client: client, key: key, ended: []sample{{at: time.Now()}}, written: stream.Repeated{
+		Fails: "the lane's status cannot be written: nobody sees where it stands, and nothing is expanded by how fast it drains",
+		Works: "the lane's status is written again", Level: slog.LevelError, After: refusedAtMost,
+	}}, nil
 }
 
-// report writes one status. When Kafka does not take it, that shows in its age, and the consumer's log says why.
+// report writes one status.
 func (r *reporter) report(now time.Time) {
-	r.client.TryProduce(context.Background(), r.record(encode(r.status(now))), nil)
+	r.client.TryProduce(context.Background(), r.record(encode(r.status(now))), r.written.Wrote(r.lane.Kafka, r.lane.log))
 }
 
 func (r *reporter) record(value []byte) *kgo.Record {
@@ -79,7 +95,9 @@ func (r *reporter) countPartitions(ctx context.Context) {
 func (r *reporter) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	r.client.ProduceSync(ctx, r.record(nil))
+	if err := r.client.ProduceSync(ctx, r.record(nil)).FirstErr(); err != nil && !r.lane.Kafka.Away() {
+		r.lane.log.Warn("the lane's status could not be taken away; it is left out by its age", "err", stream.Explain(err))
+	}
 	r.client.Close()
 }
 
@@ -95,6 +113,9 @@ func (r *reporter) status(now time.Time) *pb.LaneStatus {
 		s.InWindow += uint64(p.Unfinished)
 		s.Backlog += backlog(p)
 	}
+	for _, p := range l.putOff.consumer.Stats() {
+		s.Retrying += backlog(p)
+	}
 	slices.Sort(s.Partitions)
 	for _, d := range l.all() {
 		ds := d.status(now)
@@ -102,19 +123,16 @@ func (r *reporter) status(now time.Time) *pb.LaneStatus {
 		s.OldestMs = max(s.OldestMs, d.oldest(now).Milliseconds())
 		s.Destinations = append(s.Destinations, ds)
 	}
+	s.OldestMs = max(s.OldestMs, l.putOff.oldest(now).Milliseconds())
 	slices.SortFunc(s.Destinations, func(a, b *pb.DestinationStatus) int {
 		return strings.Compare(a.App+"/"+a.Name, b.App+"/"+b.Name)
 	})
 	return s
 }
 
-// backlog is what a partition has left to do: what is in the window, and what has not been fetched.
-func backlog(p stream.PartitionStats) uint64 {
-	if p.Committed < 0 {
-		return uint64(p.Unfinished)
-	}
-	return uint64(max(int64(p.Unfinished), p.End-p.Committed-int64(p.Held-p.Unfinished)))
-}
+// backlog is what a partition has left to do: what is in the window, and what has not been fetched. What was aborted counts
+// for nothing once the window is past it.
+func backlog(p stream.PartitionStats) uint64 { return uint64(int64(p.Unfinished) + p.Unfetched) }
 
 // rate is the ends a second over the last rateOver seconds. What is put off is not an end: a lane that only parks does
 // not drain.
@@ -130,15 +148,24 @@ func (r *reporter) rate(now time.Time) float64 {
 	return 0
 }
 
-// oldest is how long the record that has waited longest has lain on the topic: the first in the queue, or when none
-// waits, roughly, one in flight.
+// oldest is how long ago the oldest delivery that waits was made, whatever retry topics it has been on; or when none waits,
+// roughly, one in flight.
 func (d *destination) oldest(now time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	first := int64(math.MaxInt64)
+	for _, l := range d.queue.runs {
+		for _, j := range l.jobs {
+			first = min(first, j.created)
+		}
+	}
+	for i := range d.suspense.list {
+		first = min(first, d.suspense.list[i].created)
+	}
 	switch {
-	case d.queue.len() > 0:
-		return max(0, now.Sub(d.queue.oldest().task.Timestamp))
-	case d.inFlight > 0:
+	case first < math.MaxInt64:
+		return max(0, now.Sub(time.UnixMilli(first)))
+	case d.flight.n > 0:
 		return min(now.Sub(d.busy), d.timeout)
 	}
 	return 0

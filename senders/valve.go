@@ -17,6 +17,8 @@ type valve struct {
 	lane     control.Name
 	flow     bucket
 	rates    *Rates
+	// doubtful says that commits do not succeed: the lane's consumer's Held. It is nil where there is no consumer.
+	doubtful func() bool
 }
 
 func newValve(p pb.Platform, c pb.Class, get func(control.Name) *pb.Restraint, rates *Rates) *valve {
@@ -31,8 +33,11 @@ func (v *valve) own(partitions, all int) {
 // share is this instance's part of a rate that is this lane's alone.
 func (v *valve) share(rate float64) float64 { return rate * v.rates.part(v.class) }
 
-// laneHeld says that an operator has paused the lane. What waits then waits in the window: it holds nobody else up.
-func (v *valve) laneHeld() bool { return v.get(v.lane).GetPaused() }
+// laneHeld says that an operator has paused the lane, or that what it sent now might be sent again. What waits then waits in the
+// window: it holds nobody else up.
+func (v *valve) laneHeld() bool {
+	return v.get(v.lane).GetPaused() || v.doubtful != nil && v.doubtful()
+}
 
 // gates is what an operator has to say of one destination, and how fast it goes.
 type gates struct {
@@ -43,6 +48,8 @@ type gates struct {
 	flows [3]*bucket
 	// quota is the provider's, requests a second for all instances. 0: none.
 	quota float64
+	// known is what both lanes know of the destination: among others, the rate that they have learnt.
+	known *known
 	// starved is when a rate that is the app's or its own held a request back last, paced when a campaign's did.
 	starved, paced time.Time
 }
@@ -50,7 +57,7 @@ type gates struct {
 func (v *valve) gates(d Destination, quota float64) *gates {
 	names := [2]control.Name{control.App(d.App), control.Destination(v.platform, d.App, d.Name)}
 	return &gates{
-		valve: v, quota: quota, names: names,
+		valve: v, quota: quota, names: names, known: v.rates.of(names[1]),
 		flows: [3]*bucket{&v.flow, v.rates.bucket(names[0]), v.rates.bucket(names[1])},
 	}
 }
@@ -81,6 +88,9 @@ func (g *gates) limits() [3]float64 {
 		default:
 			limits[i] = g.rates.share(rate)
 		}
+	}
+	if learnt := g.known.rate(); learnt > 0 && (limits[2] < 0 || learnt < limits[2]) {
+		limits[2] = learnt
 	}
 	return limits
 }

@@ -3,6 +3,7 @@ package senders
 import (
 	"context"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,7 +48,7 @@ func TestPauseStopsWhatIsNotInFlight(t *testing.T) {
 				t.Errorf("status: %v", s)
 			}
 			b.pass(8 * time.Second)
-			if got := b.requestsTo(d); got != out || out != startLimit {
+			if got := b.requestsTo(d); got != out || out != startLimit-startLimit/(crowd+1) {
 				t.Errorf("%s: %d requests after the pause, %d were out", name, got, out)
 			}
 			if got := b.count(jobs); got[End] != out || got[putOff] != 1000-out {
@@ -204,9 +205,10 @@ func TestSmallCampaignIsNotBehindALargeOne(t *testing.T) {
 func TestOutageDoesNotGoRoundAndRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const deliveries = 2000
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
-			if down {
+			if down.Load() {
 				return status(503)
 			}
 			return status(200)
@@ -215,8 +217,9 @@ func TestOutageDoesNotGoRoundAndRound(t *testing.T) {
 		out := b.push(d, deliveries)
 		rounds, attempts := 0, 0
 		type entry struct {
-			j   *job
-			due time.Time
+			j       *job
+			due     time.Time
+			attempt bool
 		}
 		var topic []entry // the retry topics
 		hop := func() {
@@ -233,13 +236,15 @@ func TestOutageDoesNotGoRoundAndRound(t *testing.T) {
 				default:
 					rounds++
 				}
-				_, due := retryAt(v.After, now)
-				topic = append(topic, entry{b.job(d, 24*time.Hour), due})
+				_, due := parkAt(v.After, math.MaxInt64, now)
+				back := b.job(d, 24*time.Hour)
+				back.delivery.Device, back.again = j.delivery.Device, j.again || v.Next == Later
+				topic = append(topic, entry{back, due, v.Next == Later})
 			}
 			out = queued
 			waiting := topic[:0]
 			for _, e := range topic {
-				if d.wants(now) || !now.Before(e.due) {
+				if !e.attempt && d.wants(e.j.name, e.j.again, now) || !now.Before(e.due) {
 					out = append(out, e.j)
 					d.push([]*job{e.j}, time.Now())
 					continue
@@ -258,10 +263,10 @@ func TestOutageDoesNotGoRoundAndRound(t *testing.T) {
 		if most := deliveries * parkRounds; rounds == 0 || rounds > most {
 			t.Errorf("%d records on retry topics for %d deliveries, at most %d are promised", rounds, deliveries, most)
 		}
-		if attempts > deliveries/4 {
-			t.Errorf("%d attempts were counted in an outage", attempts)
+		if most := startLimit + illAtOnce; attempts > most || attempts < illAtOnce/2 {
+			t.Errorf("%d attempts were counted in an outage, at most the %d until it was found are promised", attempts, most)
 		}
-		down = false
+		down.Store(false)
 		for range 120 {
 			b.pass(time.Second)
 			hop()

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,9 +35,13 @@ type apnsClaims struct {
 	iat int64 // Unix s
 }
 
-// apnsSession is what a connection remembers: the team that it is for, and the last two provider tokens. Both are
-// needed, since requests under way when a token is renewed still carry the old one.
-type apnsSession struct {
+// Session is what APNs remembers of a connection: the team that it is for, and the last two provider tokens. Both are
+// needed, since requests under way when a token is renewed still carry the old one. The zero value is a new connection's.
+type Session struct {
+	// one: it is held to a single stream, until a provider token is accepted on it.
+	one atomic.Bool
+
+	mu               sync.Mutex // guards the rest
 	team             string
 	current, earlier string
 	iat              int64 // of current
@@ -57,25 +63,24 @@ var apnsTopics = map[string]string{
 
 func (a *apns) limit() int { return apnsVoIPPayload }
 
-func (a *apns) app(r *http.Request, _ []byte) int {
-	if t, ok := a.world.openAPNs(strings.TrimPrefix(r.URL.Path, apnsPath)); ok {
-		return int(t.app)
+func (a *apns) identify(c *call) {
+	if c.target, c.known = a.world.openAPNs(strings.TrimPrefix(c.Path, apnsPath)); c.known {
+		c.app = int(c.target.app)
 	}
-	return -1
 }
 
-func (a *apns) judge(r *http.Request, body []byte) answer {
-	id, named, fault := apnsID(r.Header)
+func (a *apns) judge(c *call) Answer {
+	id, named, fault := apnsID(c.Header)
 	if fault == "" {
-		fault = a.refusal(r, body)
+		fault = a.refusal(c)
 	}
-	ans := answer{status: http.StatusOK, id: id, named: named, accepted: fault == ""}
+	ans := Answer{Status: http.StatusOK, ID: id, Named: named, Accepted: fault == ""}
 	if fault != "" {
 		ans = a.reject(apnsStatus[fault], fault, a.now().UnixMilli())
 	}
-	ans.fields = append(ans.fields, field{"Apns-Id", id.String()})
-	if a.service == APNsSandbox && ans.accepted {
-		ans.fields = append(ans.fields, field{"Apns-Unique-Id", newID().String()})
+	ans.Fields = append(ans.Fields, Field{"Apns-Id", id.String()})
+	if a.service == APNsSandbox && ans.Accepted {
+		ans.Fields = append(ans.Fields, Field{"Apns-Unique-Id", newID().String()})
 	}
 	return ans
 }
@@ -103,37 +108,41 @@ func newID() (id ID) {
 }
 
 // refusal is the reason why a request is refused, "" when it is not.
-func (a *apns) refusal(r *http.Request, body []byte) string {
-	token, ok := strings.CutPrefix(r.URL.Path, apnsPath)
+func (a *apns) refusal(c *call) string {
+	token, ok := strings.CutPrefix(c.Path, apnsPath)
 	switch {
 	case !ok:
 		return "BadPath"
-	case r.Method != http.MethodPost:
+	case c.Method != http.MethodPost:
 		return "MethodNotAllowed"
 	case token == "":
 		return "MissingDeviceToken"
 	}
 	for _, name := range [...]string{"Authorization", "Apns-Topic", "Apns-Push-Type", "Apns-Priority", "Apns-Expiration", "Apns-Collapse-Id"} {
-		if len(r.Header[name]) > 1 {
+		if len(c.Header[name]) > 1 {
 			return "DuplicateHeaders"
 		}
 	}
-	app, reason := a.authorize(r)
+	app, reason := a.authorize(c)
 	if reason != "" {
 		return reason
 	}
-	kind := r.Header.Get("Apns-Push-Type")
-	if reason := a.headers(r.Header, kind, app); reason != "" {
+	kind, topic := c.Header.Get("Apns-Push-Type"), c.Header.Get("Apns-Topic")
+	bundle, reason := apnsBundle(topic, kind, app)
+	if reason != "" {
 		return reason
 	}
-	if reason := apnsBody(body, kind); reason != "" {
+	if reason := apnsHeaders(c.Header, kind); reason != "" {
 		return reason
 	}
-	return a.device(token, app)
+	if reason := apnsBody(c.Body, kind); reason != "" {
+		return reason
+	}
+	return a.device(c, app, bundle)
 }
 
-func (a *apns) authorize(r *http.Request) (*App, string) {
-	h := r.Header.Get("Authorization")
+func (a *apns) authorize(c *call) (*App, string) {
+	h := c.Header.Get("Authorization")
 	if h == "" {
 		return nil, "MissingProviderToken"
 	}
@@ -154,17 +163,10 @@ func (a *apns) authorize(r *http.Request) (*App, string) {
 	case age < -60:
 		return nil, "InvalidProviderToken"
 	}
-	c, ok := r.Context().Value(connKey{}).(*conn)
-	if !ok {
+	if c.Session == nil {
 		return claims.app, ""
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	reason := c.use(token, claims)
-	if reason == "" {
-		c.one.Store(false)
-	}
-	return claims.app, reason
+	return claims.app, c.Session.use(token, claims)
 }
 
 func (a *apns) verify(token string) (apnsClaims, bool) {
@@ -185,7 +187,9 @@ func (a *apns) verify(token string) (apnsClaims, bool) {
 // use holds a connection to its team, and to a new provider token at most every 20 minutes. Apple's limit is on a
 // key's tokens; it is judged here by connection, since several processes, or one started again, rightly have each
 // their own.
-func (s *apnsSession) use(token string, c apnsClaims) string {
+func (s *Session) use(token string, c apnsClaims) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
 	case token == s.current || token == s.earlier:
 		return ""
@@ -195,22 +199,57 @@ func (s *apnsSession) use(token string, c apnsClaims) string {
 		return "TooManyProviderTokenUpdates"
 	}
 	s.team, s.earlier, s.current, s.iat = c.app.TeamID, s.current, token, c.iat
+	s.one.Store(false)
 	return ""
 }
 
-func (a *apns) headers(h http.Header, kind string, app *App) string {
+// apnsBundle finds the bundle id in a topic, or says why the credential may not send to the topic.
+//
+// Apple's page has no word for a topic and a push type that do not go together. What senders have seen: with the suffix of
+// another type, InvalidPushType (AndrewBarba/apns2#23, Pr0Ger/PyAPNs2#87); without the suffix that the type wants,
+// DeviceTokenNotForTopic (laravel-notification-channels/apn#88).
+func apnsBundle(topic, kind string, app *App) (bundle, reason string) {
 	suffix, known := apnsTopics[kind]
-	topic := h.Get("Apns-Topic")
 	switch {
 	case topic == "":
-		return "MissingTopic"
+		return "", "MissingTopic"
 	case !known:
-		return "InvalidPushType"
-	case strings.ContainsAny(topic, " /"):
-		return "BadTopic"
-	case topic != app.Topic+suffix && (kind != "mdm" || !strings.HasPrefix(topic, "com.apple.mgmt.")):
-		return "TopicDisallowed"
-	case len(h.Get("Apns-Collapse-Id")) > 64:
+		return "", "InvalidPushType"
+	case strings.ContainsFunc(topic, notInBundleID):
+		return "", "BadTopic"
+	}
+	if b, ok := strings.CutSuffix(topic, suffix); ok && app.maySendTo(b, kind) {
+		return b, ""
+	}
+	bundle, own := topic, ""
+	for _, s := range apnsTopics {
+		if b, ok := strings.CutSuffix(topic, s); ok && s != "" {
+			bundle, own = b, s
+		}
+	}
+	switch {
+	case !app.maySendTo(bundle, kind):
+		return "", "TopicDisallowed"
+	case own == "":
+		return "", "DeviceTokenNotForTopic"
+	}
+	return "", "InvalidPushType"
+}
+
+// maySendTo says whether a bundle id is the team's. Management has a topic of its own, and nothing else uses that.
+func (a *App) maySendTo(bundle, kind string) bool {
+	if kind == "mdm" {
+		return bundle == a.MDMTopic
+	}
+	return bundle == a.Topic || bundle == a.BetaTopic
+}
+
+func notInBundleID(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-'
+}
+
+func apnsHeaders(h http.Header, kind string) string {
+	if len(h.Get("Apns-Collapse-Id")) > 64 {
 		return "BadCollapseId"
 	}
 	switch p := h.Get("Apns-Priority"); {
@@ -250,12 +289,18 @@ func apnsBody(body []byte, kind string) string {
 	return ""
 }
 
-func (a *apns) device(token string, app *App) string {
-	t, ok := a.world.openAPNs(token)
+// device checks the device that a message to a bundle id is for. The app's devices have its topic, those that belong to
+// another its beta's, and all are managed.
+func (a *apns) device(c *call, app *App, bundle string) string {
+	t := c.target
+	own := app.Topic
+	if t.other {
+		own = app.BetaTopic
+	}
 	switch {
-	case !ok || t.service != a.service:
+	case !c.known || t.service != a.service:
 		return "BadDeviceToken"
-	case t.app != app.index:
+	case t.app != app.index || bundle != own && bundle != app.MDMTopic:
 		return "DeviceTokenNotForTopic"
 	case t.gone:
 		return "Unregistered"
@@ -280,15 +325,15 @@ var apnsUsual = map[int]string{
 	413: "PayloadTooLarge", 429: "TooManyRequests", 500: "InternalServerError", 503: "ServiceUnavailable",
 }
 
-func (a *apns) reject(status int, reason string, gone int64) answer {
+func (a *apns) reject(status int, reason string, gone int64) Answer {
 	b := append([]byte(`{"reason":`), strconv.Quote(reason)...)
 	if status == http.StatusGone {
 		b = strconv.AppendInt(append(b, `,"timestamp":`...), gone, 10)
 	}
-	return answer{status: status, body: append(b, '}'), fields: []field{{"Content-Type", "application/json"}}}
+	return Answer{Status: status, Body: append(b, '}'), Fields: []Field{{"Content-Type", "application/json"}}}
 }
 
-func (a *apns) refuse(f *Fault, status int) answer {
+func (a *apns) refuse(_ *call, f *Fault, status int) Answer {
 	reason, gone := f.Reason, f.Timestamp
 	if reason == "" {
 		reason = apnsUsual[status]
@@ -297,6 +342,6 @@ func (a *apns) refuse(f *Fault, status int) answer {
 		gone = a.now().UnixMilli()
 	}
 	ans := a.reject(status, reason, gone)
-	ans.fields = f.retryAfter(append(ans.fields, field{"Apns-Id", newID().String()}))
-	return ans
+	ans.add(Field{"Apns-Id", newID().String()})
+	return f.retryAfter(ans)
 }

@@ -27,12 +27,16 @@ type App struct {
 	KeyID       string
 	TeamID      string
 	Topic       string
+	BetaTopic   string // another bundle id of the team's, which mismatched devices belong to
+	MDMTopic    string // under which the app's devices are managed
 	Project     string // of Firebase
 	ClientEmail string
 
 	VAPIDPublic  string // base64url, uncompressed point
 	VAPIDPrivate string // base64url
 	Subject      string
+	// Former keys are those with which mismatched subscriptions were made.
+	FormerVAPIDPublic, FormerVAPIDPrivate string
 
 	index        uint16
 	apnsKey      *ecdsa.PublicKey
@@ -48,7 +52,8 @@ func newApp(d deriver, index uint16, name string) (*App, error) {
 	a := &App{
 		Name:   name,
 		APIKey: "bk_" + base64.RawURLEncoding.EncodeToString(d.bytes("api key", n)),
-		KeyID:  ids[:10], TeamID: ids[10:20], Topic: "com.example." + name,
+		KeyID:  ids[:10], TeamID: ids[10:20], Topic: "com.example." + name, BetaTopic: "com.example." + name + ".beta",
+		MDMTopic:     "com.apple.mgmt.External." + ID(d.bytes("mdm topic", n)[:16]).String(),
 		Project:      "belfry-" + name,
 		ClientEmail:  "belfry@belfry-" + name + ".iam.gserviceaccount.com",
 		Subject:      "mailto:ops@example.com",
@@ -63,21 +68,30 @@ func newApp(d deriver, index uint16, name string) (*App, error) {
 		return nil, fmt.Errorf("simulator: app %s: APNs key: %w", name, err)
 	}
 	a.APNsKey = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-	public, err := vapid.PublicKey.Bytes()
-	if err != nil {
+	if a.VAPIDPublic, a.VAPIDPrivate, err = vapidPair(vapid); err != nil {
 		return nil, fmt.Errorf("simulator: app %s: VAPID key: %w", name, err)
 	}
-	private, err := vapid.Bytes()
-	if err != nil {
-		return nil, fmt.Errorf("simulator: app %s: VAPID key: %w", name, err)
+	if a.FormerVAPIDPublic, a.FormerVAPIDPrivate, err = vapidPair(d.p256("former vapid key", n)); err != nil {
+		return nil, fmt.Errorf("simulator: app %s: former VAPID key: %w", name, err)
 	}
-	a.VAPIDPublic = base64.RawURLEncoding.EncodeToString(public)
-	a.VAPIDPrivate = base64.RawURLEncoding.EncodeToString(private)
 	return a, nil
 }
 
-// ServiceAccount is the app's Firebase service-account file. Its token_uri is this simulator's.
-func (s *Simulator) ServiceAccount(a *App) ([]byte, error) {
+// vapidPair is a key as browsers and senders are given it, in base64url.
+func vapidPair(k *ecdsa.PrivateKey) (public, private string, err error) {
+	point, err := k.PublicKey.Bytes()
+	if err != nil {
+		return "", "", err
+	}
+	scalar, err := k.Bytes()
+	if err != nil {
+		return "", "", err
+	}
+	return base64.RawURLEncoding.EncodeToString(point), base64.RawURLEncoding.EncodeToString(scalar), nil
+}
+
+// ServiceAccount is the app's Firebase service-account file. Its token_uri is this token server's.
+func (p *Providers) ServiceAccount(a *App) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(a.serviceKey())
 	if err != nil {
 		return nil, fmt.Errorf("simulator: app %s: service account key: %w", a.Name, err)
@@ -89,8 +103,8 @@ func (s *Simulator) ServiceAccount(a *App) ([]byte, error) {
 		"private_key":    string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 		"client_email":   a.ClientEmail,
 		"client_id":      fmt.Sprintf("1000000000000000%05d", a.index),
-		"auth_uri":       s.URL(OAuth) + "/auth",
-		"token_uri":      s.URL(OAuth) + "/token",
+		"auth_uri":       p.URL(OAuth) + "/auth",
+		"token_uri":      p.URL(OAuth) + "/token",
 	}, "", "  ")
 }
 
@@ -177,8 +191,10 @@ func (s *Simulator) Config(dir string) string {
 			filepath.Join(dir, a.Name, "firebase.json"), s.URL(FCM), ca)
 		fmt.Fprintf(&b, "    webpush:\n      public_key: %q\n      private_key: %q\n      subject: %q\n      ca_file: %q\n      allow_hosts:\n",
 			a.VAPIDPublic, a.VAPIDPrivate, a.Subject, ca)
-		for _, id := range []Service{Chrome, Mozilla, Apple, Windows} {
-			fmt.Fprintf(&b, "        - %q\n", s.Address(id))
+		for id := Chrome; id < services; id++ {
+			if s.endpoints[id] != nil {
+				fmt.Fprintf(&b, "        - %q\n", s.Address(id))
+			}
 		}
 	}
 	return b.String()

@@ -35,15 +35,18 @@ func (p *pusher) request(n int) (*http.Request, []byte) {
 		h["apns-id"], h["Authorization"] = id, p.auth
 		r = post(p.t, p.sim.URL(d.service)+"/3/device/"+p.sim.world.apnsToken(d.target), h, body)
 	case "fcm":
-		body = fmt.Appendf(nil, `{"message":{"token":%q,"notification":{"title":"Hello Ada","body":%q},"data":{"belfry_id":%q},"android":{"priority":"HIGH","ttl":"3600s","notification":{"tag":"x"}}}}`,
-			p.sim.world.fcmToken(d.target), text, id)
+		name, value := "token", p.sim.world.fcmToken(d.target)
+		if d.fid {
+			name, value = "fid", p.sim.world.fid(d.target)
+		}
+		body = fmt.Appendf(nil, `{"message":{%q:%q,"notification":{"title":"Hello Ada","body":%q},"data":{"belfry_id":%q},"android":{"priority":"HIGH","ttl":"3600s","notification":{"tag":"x"}}}}`,
+			name, value, text, id)
 		r = post(p.t, p.sim.URL(FCM)+"/v1/projects/"+p.app.Project+"/messages:send",
 			map[string]string{"Authorization": p.auth, "Content-Type": "application/json"}, body)
 	default:
 		body = sealed{plain: fmt.Appendf(nil, `{"id":%q,"title":"Hello Ada","body":%q}`+"\x02", id, text)}.bytes(p.t, p.sim, d)
 		r = post(p.t, endpointOf(p.sim, d), map[string]string{"Authorization": p.auth, "TTL": "60", "Content-Encoding": "aes128gcm"}, body)
 	}
-	r.RequestURI = r.URL.RequestURI()
 	return r, body
 }
 
@@ -55,6 +58,7 @@ func BenchmarkHandler(b *testing.B) {
 			p := newPusher(b, s, "demo", svc)
 			r, body := p.request(1)
 			r = r.WithContext(context.WithValue(r.Context(), connKey{}, &conn{}))
+			r.RequestURI = r.URL.RequestURI()
 			reader := bytes.NewReader(body)
 			r.Body = io.NopCloser(reader)
 			w := &nowhere{header: http.Header{}}
@@ -84,7 +88,6 @@ func BenchmarkEndToEnd(b *testing.B) {
 			tr.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 			defer tr.CloseIdleConnections()
 			proto, body := p.request(1)
-			proto.RequestURI = ""
 			var failed atomic.Int64
 			b.ReportAllocs()
 			b.SetParallelism(50)

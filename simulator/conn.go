@@ -20,6 +20,7 @@ func (l *faultyListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	made := &conn{Conn: c, endpoint: l.endpoint, closed: make(chan struct{})}
+	made.from, _, _ = net.SplitHostPort(c.RemoteAddr().String()) // always an address and a port
 	made.one.Store(l.endpoint.service.platform() == "apns")
 	return made, nil
 }
@@ -30,13 +31,11 @@ type conn struct {
 	endpoint *endpoint
 	closing  sync.Once
 	closed   chan struct{}
-	// one: it is held to a single stream, by APNs until a provider token is accepted on it.
-	one atomic.Bool
+	from     string // the client's address, without its port
 	// code is the RST_STREAM code of the last reset that struck here.
 	code atomic.Uint32
 
-	mu sync.Mutex // guards what APNs remembers of a connection
-	apnsSession
+	Session
 }
 
 func (c *conn) Read(b []byte) (int, error) {

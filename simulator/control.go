@@ -19,6 +19,7 @@ import (
 //	PUT    /faults/{name}       puts a Fault in force
 //	DELETE /faults/{name}       lifts it
 //	DELETE /faults              lifts all
+//	GET    /devices/{app}       a Device a line; with ?id=… only those asked for
 //	GET    /receipts/summary    the Summary
 //	GET    /receipts            {"id":…,"times":…} a line; with ?id=… only those asked for, also if never received
 //	POST   /receipts/reset      forgets them
@@ -40,6 +41,7 @@ func (s *Simulator) startControl() {
 		s.ClearFaults()
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("GET /devices/{app}", s.getDevices)
 	mux.HandleFunc("GET /receipts/summary", func(w http.ResponseWriter, _ *http.Request) {
 		sum, err := s.Summary()
 		if err != nil {
@@ -74,9 +76,12 @@ func (s *Simulator) startControl() {
 	})
 }
 
+// maxFault is room for a fault with some ten thousand targets.
+const maxFault = 4 << 20
+
 func (s *Simulator) putFault(w http.ResponseWriter, r *http.Request) {
 	var f Fault
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 16<<10))
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxFault))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&f); err != nil {
 		complain(w, http.StatusBadRequest, fmt.Errorf("fault: %w", err))
@@ -89,30 +94,72 @@ func (s *Simulator) putFault(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+func (s *Simulator) getDevices(w http.ResponseWriter, r *http.Request) {
+	app := r.PathValue("app")
+	if _, err := s.App(app); err != nil {
+		complain(w, http.StatusNotFound, err)
+		return
+	}
+	var some []Device
+	asked := r.URL.Query()["id"]
+	for _, id := range asked {
+		d, err := s.Device(app, id)
+		if err != nil {
+			complain(w, http.StatusBadRequest, err)
+			return
+		}
+		some = append(some, d)
+	}
+	lines(w, func(out *bufio.Writer) error {
+		enc := json.NewEncoder(out)
+		if len(asked) == 0 {
+			return s.EachDevice(app, func(d Device) error { return enc.Encode(d) })
+		}
+		for _, d := range some {
+			if err := enc.Encode(d); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func (s *Simulator) getReceipts(w http.ResponseWriter, r *http.Request) {
+	asked := r.URL.Query()["id"]
+	ids := make([]ID, len(asked))
+	for i, text := range asked {
+		var ok bool
+		if ids[i], ok = ParseID(text); !ok {
+			complain(w, http.StatusBadRequest, fmt.Errorf("id %q is not a UUID", text))
+			return
+		}
+	}
+	lines(w, func(out *bufio.Writer) error {
+		var line []byte
+		write := func(id ID, times int) error {
+			line = id.append(append(line[:0], `{"id":"`...))
+			line = strconv.AppendInt(append(line, `","times":`...), int64(times), 10)
+			_, err := out.Write(append(line, '}', '\n'))
+			return err
+		}
+		if len(asked) == 0 {
+			return s.EachReceipt(write)
+		}
+		for _, id := range ids {
+			if err := write(id, s.Received(id)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// lines answers with what write writes, whole or not at all.
+func lines(w http.ResponseWriter, write func(*bufio.Writer) error) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := bufio.NewWriterSize(w, 1<<16)
-	var line []byte
-	write := func(id ID, times int) error {
-		line = id.append(append(line[:0], `{"id":"`...))
-		line = strconv.AppendInt(append(line, `","times":`...), int64(times), 10)
-		_, err := out.Write(append(line, '}', '\n'))
-		return err
-	}
-	if asked := r.URL.Query()["id"]; len(asked) > 0 {
-		for _, text := range asked {
-			id, ok := ParseID(text)
-			if !ok {
-				complain(w, http.StatusBadRequest, fmt.Errorf("id %q is not a UUID", text))
-				return
-			}
-			_ = write(id, s.Received(id)) // the buffer reports at Flush
-		}
-	} else if err := s.EachReceipt(write); err != nil {
+	if err := errors.Join(write(out), out.Flush()); err != nil {
 		panic(http.ErrAbortHandler) // the reader left, or must not take this for the whole
-	}
-	if err := out.Flush(); err != nil {
-		panic(http.ErrAbortHandler)
 	}
 }
 

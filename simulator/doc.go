@@ -1,7 +1,10 @@
-// Package simulator is the push providers, simulated: APNs, FCM with its token server, and four Web Push services.
+// Package simulator is the push providers, simulated: APNs, FCM with its token server, four browsers' Web Push services and
+// a push server of somebody's own.
 //
-// The two types to know are [Simulator] and [Population]. [Start] serves every provider on a port of its own, over TLS
-// with a certificate authority of its own; [Fault] makes one of them sick while it runs; [Summary] says what was taken.
+// The types to know are [Providers], [Simulator] and [Population]. Providers are the rules and the truth, without a socket:
+// [Providers.Ask] says what a provider answers to a request, under testing/synctest too. [Start] serves them, each on a
+// port of its own, over TLS with a certificate authority of its own. [Fault] makes a provider sick while it runs, or some of
+// its targets; [Summary] says what was taken.
 //
 // # What it is for
 //
@@ -14,12 +17,13 @@
 //     apns-expiration must fit 32 bits, so that a time in milliseconds does not pass.
 //   - Web Push: a body that the browser could not decrypt is refused with 400, and X-Simulator-Detail says why.
 //
-// What it does not do: deliver, store until a TTL is over, collapse, or count per-device quotas. Nor does APNs hold a
-// new connection to one stream until its first valid token.
+// What it does not do: deliver, store until a TTL is over, or collapse; nor count what the providers limit, unless a Fault of
+// kind Quota says so.
 //
 // # Population
 //
-// A device's token is the device itself, encrypted (see sealer): the simulator keeps nothing for a million of them.
+// A device's token is the device itself, encrypted (see sealer): the simulator keeps nothing for a million of them but how
+// often each was asked.
 // Everything follows from the seed, also credentials and the authority's key; a simulator that is started again with
 // the same seed and ports goes on where the last one was. None of its keys is a secret.
 //

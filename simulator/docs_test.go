@@ -25,23 +25,35 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	s := start(t, nil)
-	_, examples, _ := strings.Cut(text, "```json\n")
-	examples, _, _ = strings.Cut(examples, "```")
 	set := 0
-	for line := range strings.SplitSeq(strings.TrimSpace(examples), "\n") {
-		dec := json.NewDecoder(strings.NewReader(line))
-		dec.DisallowUnknownFields()
-		var f Fault
-		if err := dec.Decode(&f); err != nil {
-			t.Errorf("%s: %v", line, err)
+	for block := range strings.SplitSeq(text, "```json\n") {
+		examples, _, found := strings.Cut(block, "\n```")
+		if !found || !strings.HasPrefix(examples, "{") {
+			continue // what comes before the first, or between
+		}
+		if strings.HasPrefix(examples, "{\n") {
+			all, err := ReadFaults(strings.NewReader(examples))
+			if err != nil || len(all) == 0 {
+				t.Errorf("%s: %v", examples, err)
+			}
+			if err := s.setFaults(all); err != nil {
+				t.Error(err)
+			}
 			continue
 		}
-		if err := s.SetFault("f", f); err != nil {
-			t.Errorf("%s: %v", line, err)
+		for line := range strings.SplitSeq(examples, "\n") {
+			dec := json.NewDecoder(strings.NewReader(line))
+			dec.DisallowUnknownFields()
+			var f Fault
+			if err := dec.Decode(&f); err != nil {
+				t.Errorf("%s: %v", line, err)
+			} else if err := s.SetFault("f", f); err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+			set++
 		}
-		set++
 	}
-	if set == 0 {
-		t.Error("no example was found")
+	if set < 15 {
+		t.Errorf("only %d examples were found", set)
 	}
 }

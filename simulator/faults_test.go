@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
@@ -22,21 +21,7 @@ func deliveryID(n int) ID { return ID{0: 1, 6: 0x80, 8: 0x80, 14: byte(n >> 8), 
 
 // push sends one message for an app through a service and returns status and answer.
 func (p *pusher) push(ctx context.Context, n int) (*http.Response, error) {
-	id := deliveryID(n).String()
-	var r *http.Request
-	switch d := p.device; d.service.platform() {
-	case "apns":
-		h := apnsHeader(p.t, p.app)
-		h["apns-id"], h["Authorization"] = id, p.auth
-		r = post(p.t, p.sim.URL(d.service)+"/3/device/"+p.sim.world.apnsToken(d.target), h, alert)
-	case "fcm":
-		body := fmt.Sprintf(`{"message":{"token":%q,"data":{"belfry_id":%q}}}`, p.sim.world.fcmToken(d.target), id)
-		r = post(p.t, p.sim.URL(FCM)+"/v1/projects/"+p.app.Project+"/messages:send",
-			map[string]string{"Authorization": p.auth, "Content-Type": "application/json"}, []byte(body))
-	default:
-		r = post(p.t, endpointOf(p.sim, d), map[string]string{"Authorization": p.auth, "TTL": "60", "Content-Encoding": "aes128gcm"},
-			sealed{plain: []byte(`{"id":"` + id + "\"}\x02")}.bytes(p.t, p.sim, d))
-	}
+	r, _ := p.request(n)
 	res, err := p.client.Do(r.WithContext(ctx))
 	if err != nil {
 		return nil, err
@@ -61,15 +46,19 @@ type pusher struct {
 
 func newPusher(t testing.TB, s *Simulator, name string, svc Service) *pusher {
 	p := &pusher{t: t, sim: s, client: client(t, s), app: app(t, s, name), device: pick(t, s, name, svc, Healthy)}
-	switch svc.platform() {
-	case "apns":
-		p.auth = "bearer " + apnsJWT(t, p.app, time.Now(), nil)
-	case "fcm":
-		p.auth = "Bearer " + accessToken(t, s, client(t, s), p.app)
-	default:
-		p.auth = vapid(t, p.app, s.URL(svc), nil)
-	}
+	p.authorize()
 	return p
+}
+
+func (p *pusher) authorize() {
+	switch svc := p.device.service; svc.platform() {
+	case "apns":
+		p.auth = "bearer " + apnsJWT(p.t, p.app, time.Now(), nil)
+	case "fcm":
+		p.auth = "Bearer " + accessToken(p.t, p.sim, client(p.t, p.sim), p.app)
+	default:
+		p.auth = vapid(p.t, p.app, p.sim.URL(svc), nil)
+	}
 }
 
 func (p *pusher) want(n, status int) *http.Response {
@@ -216,7 +205,8 @@ func TestStallAndGiveUp(t *testing.T) {
 	s := start(t, nil)
 	p := newPusher(t, s, "demo", APNs)
 	p.want(0, 200)
-	for n, after := range map[int]bool{1: false, 2: true} {
+	for i, after := range []bool{false, true} {
+		n := i + 1
 		setFault(t, s, "f", Fault{Kind: Stall, Platform: "apns", AfterAccepting: after})
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error)
@@ -229,9 +219,13 @@ func TestStallAndGiveUp(t *testing.T) {
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-		// On the same connection: when it is answered, the server has read the reset stream before it.
-		setFault(t, s, "a", Fault{Kind: Status, Status: 503, Platform: "apns"})
-		p.want(100+n, 503)
+		// The provider has noticed when it counts a request without an answer.
+		for limit := time.Now().Add(10 * time.Second); summary(t, s).ByStatus["apns"]["0"] < int64(n); {
+			if time.Now().After(limit) {
+				t.Fatal("the provider does not notice that its client left")
+			}
+			time.Sleep(time.Millisecond)
+		}
 		s.ClearFaults()
 	}
 	if s.Received(deliveryID(1)) != 0 || s.Received(deliveryID(2)) != 1 {
@@ -383,6 +377,19 @@ func TestFaultsRefused(t *testing.T) {
 		"rate":                     {Kind: Stall, Rate: 2},
 		"negative":                 {Kind: Stall, For: -1},
 		"needs a delay":            {Kind: Latency},
+		"end at 1":                 {Kind: Stall, Share: 0.7, From: 0.4},
+		"give a share":             {Kind: Stall, Seed: 3},
+		"no targets":               {Kind: Stall, Platform: "oauth", Share: 0.5},
+		"needs a share or targets": {Kind: Unregister},
+		"a mismatch at APNs":       {Kind: Mismatch, Share: 1, Reason: "BadTopic"},
+		"does not apply":           {Kind: Rename, Share: 1, AfterAccepting: true},
+		"and not both":             {Kind: Quota, PerSecond: 1, PerMinute: 1},
+		"each":                     {Kind: Quota, PerSecond: 1, Each: "browser"},
+		"counts nothing":           {Kind: Stall, Window: true},
+		"no burst":                 {Kind: Quota, PerMinute: 1, Window: true, Burst: 2},
+		"give an app":              {Kind: Disruptive},
+		"Chrome's word":            {Kind: Disruptive, App: "demo", Origin: "mozilla"},
+		"as long as Chrome says":   {Kind: Disruptive, App: "demo", For: 1},
 		"status":                   {Kind: Status},
 		"per_second":               {Kind: Quota},
 		"takes whole connections":  {Kind: BlackHole, App: "demo"},

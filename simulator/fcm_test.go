@@ -46,6 +46,7 @@ func TestFCMStrict(t *testing.T) {
 	s := start(t, nil)
 	a, c := app(t, s, "demo"), client(t, s)
 	access := accessToken(t, s, c, a)
+	installed := pickWhere(t, s, "demo", func(d device) bool { return d.fid && d.fate == Healthy })
 	device := s.world.fcmToken(pick(t, s, "demo", FCM, Healthy).target)
 	tokenOf := func(name string, fate Fate) string { return s.world.fcmToken(pick(t, s, name, FCM, fate).target) }
 	with := func(message string) string { return `{"message":{"token":"` + device + `",` + message + `}}` }
@@ -65,7 +66,7 @@ func TestFCMStrict(t *testing.T) {
 	}{
 		{name: "everything", body: full, status: 200},
 		{name: "camel case", body: with(`"android":{"collapseKey":"c","directBootOk":false,"notification":{"channelId":"x"}}`), status: 200},
-		{name: "installation id", body: `{"message":{"fid":"` + s.world.fid(pick(t, s, "demo", FCM, Healthy).target) + `","data":{"a":"b"}}}`, status: 200},
+		{name: "installation id", body: `{"message":{"fid":"` + s.world.fid(installed.target) + `","data":{"a":"b"}}}`, status: 200},
 		{name: "topic", body: `{"message":{"topic":"news","data":{"a":"b"}}}`, status: 200},
 		{name: "null", body: with(`"notification":null`), status: 200},
 		{name: "validate only", body: `{"validate_only":true,"message":{"token":"` + device + `"}}`, status: 200},
@@ -101,6 +102,9 @@ func TestFCMStrict(t *testing.T) {
 		{name: "other sender", body: to(tokenOf("demo", Misplaced)), status: 403, code: "SENDER_ID_MISMATCH"},
 		{name: "other app", body: to(tokenOf("other", Healthy)), status: 403, code: "SENDER_ID_MISMATCH"},
 		{name: "gone", body: to(tokenOf("demo", Gone)), status: 404, code: "UNREGISTERED"},
+		{name: "token of one that is known by its installation id", body: to(s.world.fcmToken(installed.target)), status: 404, code: "UNREGISTERED"},
+		{name: "installation id of one that is known by its token", body: `{"message":{"fid":"` + s.world.fid(pick(t, s, "demo", FCM, Healthy).target) + `"}}`, status: 404, code: "UNREGISTERED"},
+		{name: "installation id of nobody", body: `{"message":{"fid":"cAAAAAAAAAAAAAAAAAAAAA"}}`, status: 400, code: "INVALID_ARGUMENT"},
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			h := map[string]string{"Authorization": "Bearer " + access, "Content-Type": "application/json"}

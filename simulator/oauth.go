@@ -28,19 +28,18 @@ const (
 
 func (o *oauth) limit() int { return 16 << 10 }
 
-func (o *oauth) app(_ *http.Request, body []byte) int {
-	form, err := url.ParseQuery(string(body))
+func (o *oauth) identify(c *call) {
+	form, err := url.ParseQuery(string(c.Body))
 	if err != nil {
-		return -1
+		return
 	}
 	claims := jwt.MapClaims{}
 	if _, _, err := rs256.ParseUnverified(form.Get("assertion"), claims); err != nil {
-		return -1
+		return
 	}
 	if a := o.account(text(claims, "iss")); a != nil {
-		return int(a.index)
+		c.app = int(a.index)
 	}
-	return -1
 }
 
 func (o *oauth) account(email string) *App {
@@ -52,14 +51,15 @@ func (o *oauth) account(email string) *App {
 	return nil
 }
 
-func (o *oauth) judge(r *http.Request, body []byte) answer {
-	form, err := url.ParseQuery(string(body))
+func (o *oauth) judge(c *call) Answer {
+	form, err := url.ParseQuery(string(c.Body))
+	path, _, _ := strings.Cut(c.Path, "?")
 	switch {
-	case r.URL.Path != "/token":
+	case path != "/token":
 		return oauthError(http.StatusNotFound, "not_found", "There is only /token.")
-	case r.Method != http.MethodPost:
+	case c.Method != http.MethodPost:
 		return oauthError(http.StatusMethodNotAllowed, "invalid_request", "Use POST.")
-	case err != nil || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded"):
+	case err != nil || !strings.HasPrefix(c.Header.Get("Content-Type"), "application/x-www-form-urlencoded"):
 		return oauthError(http.StatusBadRequest, "invalid_request", "The body is not a form.")
 	case form.Get("grant_type") != jwtBearer:
 		return oauthError(http.StatusBadRequest, "unsupported_grant_type", "Invalid grant_type: "+form.Get("grant_type"))
@@ -76,7 +76,7 @@ func (o *oauth) judge(r *http.Request, body []byte) answer {
 	if err != nil {
 		return oauthError(http.StatusInternalServerError, "internal_failure", err.Error())
 	}
-	return answer{status: http.StatusOK, body: b, fields: jsonUTF8}
+	return Answer{Status: http.StatusOK, Body: b, Fields: jsonUTF8}
 }
 
 func (o *oauth) verify(assertion string) (a *App, status int, code, description string) {
@@ -121,25 +121,23 @@ func sendScope(list string) bool {
 	return false
 }
 
-func oauthError(status int, code, description string) answer {
+func oauthError(status int, code, description string) Answer {
 	b, err := json.Marshal(map[string]string{"error": code, "error_description": description})
 	if err != nil {
 		b = nil // two strings cannot fail
 	}
-	return answer{status: status, body: b, fields: jsonUTF8}
+	return Answer{Status: status, Body: b, Fields: jsonUTF8}
 }
 
-func (o *oauth) refuse(f *Fault, status int) answer {
+func (o *oauth) refuse(_ *call, f *Fault, status int) Answer {
 	code := f.Reason
 	if code == "" {
 		code = map[int]string{400: "invalid_grant", 401: "invalid_client", 403: "access_denied", 429: "rate_limit_exceeded", 500: "internal_failure"}[status]
 	}
-	a := oauthError(status, code, "A fault of the simulator.")
-	a.fields = f.retryAfter(a.fields[:len(a.fields):len(a.fields)])
-	return a
+	return f.retryAfter(oauthError(status, code, "A fault of the simulator."))
 }
 
-var jsonUTF8 = []field{{"Content-Type", "application/json; charset=UTF-8"}}
+var jsonUTF8 = []Field{{"Content-Type", "application/json; charset=UTF-8"}}
 
 const accessPrefix = "ya29.c."
 

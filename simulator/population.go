@@ -5,6 +5,10 @@ import (
 	"encoding/base64"
 	"fmt"
 	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 )
 
 // Population is who the providers know: apps with their credentials, and devices. All of it follows from the seed, so
@@ -19,12 +23,13 @@ type Population struct {
 
 	// Gone and Misplaced are shares of the devices, from 0 to 1. A gone one answers 410 or UNREGISTERED. A misplaced one
 	// is an APNs token of the other environment, an FCM token of another sender, or a subscription made with another
-	// VAPID key.
+	// VAPID key, which ntfy does not mind. Faults do the same to devices while the providers run, and more.
 	Gone, Misplaced float64
 }
 
-// Mix is how many devices in APNs+FCM+WebPush are on each platform.
-type Mix struct{ APNs, FCM, WebPush int }
+// Mix is how many devices of each platform there are in the sum of all. WebPush are those of the browsers' services, Ntfy
+// those at a push server of somebody's own.
+type Mix struct{ APNs, FCM, WebPush, Ntfy int }
 
 var appName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 
@@ -47,8 +52,8 @@ func (p *Population) complete() error {
 		return fmt.Errorf("simulator: %d apps: at most 1000", len(p.Apps))
 	case p.Devices < 0 || p.Devices > 100_000_000:
 		return fmt.Errorf("simulator: %d devices: from 0 to 100,000,000 an app", p.Devices)
-	case p.Mix.APNs < 0 || p.Mix.FCM < 0 || p.Mix.WebPush < 0:
-		return fmt.Errorf("simulator: mix %d:%d:%d: weights are not negative", p.Mix.APNs, p.Mix.FCM, p.Mix.WebPush)
+	case p.Mix.APNs < 0 || p.Mix.FCM < 0 || p.Mix.WebPush < 0 || p.Mix.Ntfy < 0:
+		return fmt.Errorf("simulator: mix %+v: weights are not negative", p.Mix)
 	case p.Gone < 0 || p.Misplaced < 0 || p.Gone+p.Misplaced > 1:
 		return fmt.Errorf("simulator: gone %g and misplaced %g: shares from 0 to 1, together at most 1", p.Gone, p.Misplaced)
 	}
@@ -65,20 +70,26 @@ type world struct {
 	*sealer
 	derive deriver
 	apps   []*App
-	keys   []*ecdh.PrivateKey
-	p256dh []string // the public halves of keys, base64url
+	keys   [subscriptionKeys]func() subscriptionKey // made when first asked for
+}
+
+// subscriptionKey is a browser's.
+type subscriptionKey struct {
+	private *ecdh.PrivateKey
+	p256dh  string // its public half, base64url
 }
 
 func newWorld(p Population) (*world, error) {
 	d := newDeriver(p.Seed)
 	w := &world{Population: p, sealer: newSealer(d), derive: d}
-	for i := range uint64(subscriptionKeys) {
-		k, err := d.p256("subscription", i).ECDH()
-		if err != nil {
-			return nil, fmt.Errorf("simulator: subscription key: %w", err)
-		}
-		w.keys = append(w.keys, k)
-		w.p256dh = append(w.p256dh, base64.RawURLEncoding.EncodeToString(k.PublicKey().Bytes()))
+	for i := range w.keys {
+		w.keys[i] = sync.OnceValue(func() subscriptionKey {
+			k, err := d.p256("subscription", uint64(i)).ECDH()
+			if err != nil {
+				panic(err) // every P-256 key is good for ECDH
+			}
+			return subscriptionKey{k, base64.RawURLEncoding.EncodeToString(k.PublicKey().Bytes())}
+		})
 	}
 	for i, name := range p.Apps {
 		a, err := newApp(d, uint16(i), name)
@@ -90,15 +101,23 @@ func newWorld(p Population) (*world, error) {
 	return w, nil
 }
 
-// subscriptionKey is the private key of a subscription's browser.
-func (w *world) subscriptionKey(t target) *ecdh.PrivateKey { return w.keys[t.index%subscriptionKeys] }
+// subscriptionKey is that of a subscription's browser.
+func (w *world) subscriptionKey(t target) subscriptionKey { return w.keys[t.index%subscriptionKeys]() }
 
-// app is the app a target belongs to, or nil when that is not one of the population's.
+// app is the app a target belongs to, or nil when that is one of another population of the same seed.
 func (w *world) app(t target) *App {
 	if int(t.app) >= len(w.apps) {
 		return nil
 	}
 	return w.apps[t.app]
+}
+
+// madeWith is the VAPID key that a subscription was made with.
+func (w *world) madeWith(t target) string {
+	if t.other {
+		return w.apps[t.app].FormerVAPIDPublic
+	}
+	return w.apps[t.app].VAPIDPublic
 }
 
 // Fate is what a push to a device meets.
@@ -111,6 +130,23 @@ const (
 	Misplaced
 )
 
+var fates = [...]string{"healthy", "gone", "misplaced"}
+
+func (f Fate) String() string { return fates[f] }
+
+// MarshalText writes a fate's name.
+func (f Fate) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads it.
+func (f *Fate) UnmarshalText(b []byte) error {
+	i := slices.Index(fates[:], string(b))
+	if i < 0 {
+		return fmt.Errorf("simulator: %q is no fate", b)
+	}
+	*f = Fate(i)
+	return nil
+}
+
 // device is one of the population's. target is what its token says, service where the device's owner believes it to be.
 type device struct {
 	target
@@ -118,6 +154,24 @@ type device struct {
 	fate    Fate
 	fid     bool // an FCM device known by its installation id
 	lot     lot
+}
+
+// deviceIndex reads a device id: "d-" and its number.
+func (w *world) deviceIndex(id string) (uint32, bool) {
+	digits, ok := strings.CutPrefix(id, "d-")
+	n, err := strconv.ParseUint(digits, 10, 32)
+	return uint32(n), ok && err == nil && n < uint64(w.Devices)
+}
+
+// called is the device that an app calls by that id.
+func (w *world) called(app, id string) (key, bool) {
+	index, ok := w.deviceIndex(id)
+	for i, name := range w.Apps {
+		if name == app && ok {
+			return key{uint16(i), index}, true
+		}
+	}
+	return key{}, false
 }
 
 // device derives the i-th device of an app.
@@ -129,27 +183,23 @@ func (w *world) device(app uint16, i uint32) device {
 	switch share := l.share(lotFate); {
 	case share < w.Gone:
 		d.fate, d.gone = Gone, true
-	case share < w.Gone+w.Misplaced:
+	case share < w.Gone+w.Misplaced && d.service != Ntfy:
 		d.fate = Misplaced
-		w.misplace(&d)
+		if other, apns := otherEnvironment[d.service]; apns {
+			d.target.service = other
+		} else {
+			d.other = true
+		}
 	}
 	return d
 }
 
-func (w *world) misplace(d *device) {
-	switch d.service {
-	case APNs:
-		d.target.service = APNsSandbox
-	case APNsSandbox:
-		d.target.service = APNs
-	default:
-		d.target.app = elsewhere
-	}
-}
+// otherEnvironment is the one that an APNs token is not for.
+var otherEnvironment = map[Service]Service{APNs: APNsSandbox, APNsSandbox: APNs}
 
 func (w *world) pickService(d *device) Service {
 	m := w.Mix
-	switch n := d.lot.below(lotPlatform, m.APNs+m.FCM+m.WebPush); {
+	switch n := d.lot.below(lotPlatform, m.APNs+m.FCM+m.WebPush+m.Ntfy); {
 	case n < m.APNs:
 		if d.lot.below(lotService, 20) == 0 {
 			return APNsSandbox
@@ -158,6 +208,8 @@ func (w *world) pickService(d *device) Service {
 	case n < m.APNs+m.FCM:
 		d.fid = d.lot.below(lotService, 5) == 0
 		return FCM
+	case n >= m.APNs+m.FCM+m.WebPush:
+		return Ntfy
 	}
 	switch n := d.lot.below(lotService, 10); {
 	case n < 5:
@@ -182,6 +234,7 @@ const (
 	lotVersion
 	lotTags
 	lotLevel
+	lotFault
 )
 
 func newLot(seed uint64, app uint16, i uint32) lot {

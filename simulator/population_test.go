@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"testing"
 
 	"github.com/goccy/go-yaml"
@@ -84,17 +84,42 @@ func knownTo(t *testing.T, s *Simulator, l line) string {
 		_, ok = s.world.openFCM(token)
 	case l.WebPush != nil:
 		token = l.WebPush.Endpoint
-		for svc := Chrome; svc <= Windows; svc++ {
-			if sub, found := strings.CutPrefix(token, s.URL(svc)+vendors[svc].prefix); found {
-				_, ok = s.world.openSubscription(sub)
-			}
-		}
+		_, ok = s.openEndpoint(token)
 		ok = ok && len(l.WebPush.P256dh) == 87 && len(l.WebPush.Auth) == 22
 	}
 	if !ok {
 		t.Errorf("unknown target in %+v", l)
 	}
 	return token
+}
+
+// Endpoints have the shape of each service's, and are another's when they are written another way.
+func TestEndpointShapes(t *testing.T) {
+	s := start(t, withNtfy)
+	for svc, shape := range map[Service]string{
+		Chrome:  `^/fcm/send/[\w-]{22}:APA91b[\w-]{43}$`,
+		Mozilla: `^/wpush/v2/gAAAAAB[\w-]{43}$`,
+		Apple:   `^/Q[\w-]{43}$`,
+		Windows: `^/w/\?token=([0-9A-Za-z]|%2b|%2f)+%3d$`,
+		Ntfy:    `^/up[\w-]{43}\?up=1$`,
+	} {
+		for _, d := range healthy(t, s, svc, 20) {
+			path := vendors[svc].endpoint(s.world, d.target)
+			if !regexp.MustCompile(shape).MatchString(path) {
+				t.Errorf("%s: %s", svc, path)
+			}
+			for _, other := range []string{path + "x", path[:len(path)-1], regexp.MustCompile("%2[bf]|%3d|:|up=").ReplaceAllString(path, "x")} {
+				if _, ok := s.openEndpoint(s.URL(svc) + other); ok && other != path {
+					t.Errorf("%s takes %s for %s", svc, other, path)
+				}
+			}
+		}
+	}
+	d := healthy(t, s, Windows, 1)[0]
+	upper := regexp.MustCompile("%3d$").ReplaceAllString(endpointOf(s, d), "%3D")
+	if _, ok := s.openEndpoint(upper); ok {
+		t.Error("Windows takes an endpoint that was escaped anew")
+	}
 }
 
 func TestMix(t *testing.T) {

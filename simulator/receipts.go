@@ -75,6 +75,8 @@ type receipts struct {
 	distinct, repeats, unnamed atomic.Int64
 	// answers[service][app]; the last app is "not known".
 	answers [services][]tally
+	world   *world
+	devices []byDevice // of each app
 
 	mu   sync.Mutex // guards file, out and line
 	file *os.File   // nil: memory only
@@ -82,15 +84,49 @@ type receipts struct {
 	line []byte
 }
 
+// byDevice counts by device, in chunks that are made when one of theirs is asked: most of a million never are.
+type byDevice []atomic.Pointer[[deviceChunk]requests]
+
+const deviceChunk = 1024
+
+// requests are those to a device, and how many of them were taken.
+type requests struct{ asked, accepted atomic.Uint32 }
+
+// counts are a device's, or nil if there is no device of that key.
+func (r *receipts) counts(k key, known bool) *requests {
+	if !known || int(k.app) >= len(r.devices) || int(k.index) >= r.world.Devices {
+		return nil
+	}
+	chunk := &r.devices[k.app][k.index/deviceChunk]
+	if chunk.Load() == nil {
+		chunk.CompareAndSwap(nil, new([deviceChunk]requests))
+	}
+	// A reset may take it away at once: then this one is counted before it.
+	if c := chunk.Load(); c != nil {
+		return &c[k.index%deviceChunk]
+	}
+	return nil
+}
+
 // tally counts answers by status.
 type tally [600]atomic.Int64
 
-func openReceipts(name string, apps int) (*receipts, error) {
-	r := &receipts{}
+// newReceipts keeps them in memory only.
+func newReceipts(w *world) *receipts {
+	r := &receipts{world: w, devices: make([]byDevice, len(w.apps))}
 	for i := range r.answers {
-		r.answers[i] = make([]tally, apps+1)
+		r.answers[i] = make([]tally, len(w.apps)+1)
+	}
+	for i := range r.devices {
+		r.devices[i] = make(byDevice, (w.Devices+deviceChunk-1)/deviceChunk)
 	}
 	r.clear()
+	return r
+}
+
+// openReceipts also keeps them in a file, if it has a name, and counts what that holds.
+func openReceipts(name string, w *world) (*receipts, error) {
+	r := newReceipts(w)
 	if name == "" {
 		return r, nil
 	}
@@ -117,11 +153,14 @@ func (r *receipts) load(f *os.File) error {
 		if err != nil {
 			return err
 		}
-		var rec struct{ ID string }
+		var rec struct{ ID, App, Device string }
 		if err := json.Unmarshal(line, &rec); err != nil {
 			return fmt.Errorf("byte %d: %w", good, err)
 		}
 		good += int64(len(line))
+		if t := r.counts(r.world.called(rec.App, rec.Device)); t != nil {
+			t.accepted.Add(1)
+		}
 		if id, ok := ParseID(rec.ID); ok {
 			r.count(id)
 		} else {
@@ -145,12 +184,15 @@ func (r *receipts) count(id ID) {
 	}
 }
 
-// accepted notes one delivery. named is false when it carried no id.
-func (r *receipts) accepted(id ID, named bool, app string, svc Service, status int, now time.Time) {
-	if named {
-		r.count(id)
+// accepted notes an answer that took a delivery.
+func (r *receipts) accepted(a Answer, c *call, now time.Time) {
+	if a.Named {
+		r.count(a.ID)
 	} else {
 		r.unnamed.Add(1)
+	}
+	if t := r.counts(c.target.key(), c.known); t != nil {
+		t.accepted.Add(1)
 	}
 	if r.file == nil {
 		return
@@ -158,22 +200,35 @@ func (r *receipts) accepted(id ID, named bool, app string, svc Service, status i
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := append(r.line[:0], `{"id":"`...)
-	if named {
-		b = id.append(b)
+	if a.Named {
+		b = a.ID.append(b)
 	}
 	b = append(b, `","app":"`...)
-	b = append(b, app...)
+	if c.app >= 0 {
+		b = append(b, r.world.apps[c.app].Name...)
+	}
 	b = append(b, `","platform":"`...)
-	b = append(b, svc.platform()...)
+	b = append(b, c.Service.platform()...)
 	b = append(b, `","origin":"`...)
-	b = append(b, svc.String()...)
+	b = append(b, c.Service.String()...)
 	b = append(b, `","status":`...)
-	b = strconv.AppendInt(b, int64(status), 10)
+	b = strconv.AppendInt(b, int64(a.Status), 10)
 	b = append(b, `,"time":`...)
 	b = strconv.AppendInt(b, now.UnixMilli(), 10)
+	if c.known {
+		b = append(b, `,"device":"`...)
+		b = append(appendDeviceID(b, c.target.index), '"')
+	}
 	b = append(b, '}', '\n')
 	r.line = b
 	_, _ = r.out.Write(b) // a bufio.Writer keeps its error for flush, which reports it
+}
+
+// asked counts a request to a device.
+func (r *receipts) asked(t target) {
+	if n := r.counts(t.key(), true); n != nil {
+		n.asked.Add(1)
+	}
 }
 
 // answered counts an answer; status 0 is none. app is -1 when it is not known whose it was.
@@ -221,6 +276,11 @@ func (r *receipts) clear() {
 	r.distinct.Store(0)
 	r.repeats.Store(0)
 	r.unnamed.Store(0)
+	for _, d := range r.devices {
+		for i := range d {
+			d[i].Store(nil)
+		}
+	}
 	for svc := range r.answers {
 		for app := range r.answers[svc] {
 			for status := range r.answers[svc][app] {
@@ -259,7 +319,7 @@ func (r *receipts) close() error {
 	return errors.Join(err, r.file.Close())
 }
 
-func (r *receipts) summary(apps []*App) Summary {
+func (r *receipts) summary() Summary {
 	s := Summary{
 		Distinct: r.distinct.Load(), Repeats: r.repeats.Load(), Unnamed: r.unnamed.Load(),
 		ByStatus: map[string]map[string]int64{}, ByOrigin: map[string]map[string]int64{}, ByApp: map[string]map[string]int64{},
@@ -268,8 +328,8 @@ func (r *receipts) summary(apps []*App) Summary {
 		id := Service(svc)
 		for app := range r.answers[svc] {
 			name := ""
-			if app < len(apps) {
-				name = apps[app].Name
+			if app < len(r.world.apps) {
+				name = r.world.apps[app].Name
 			}
 			for status := range r.answers[svc][app] {
 				n := r.answers[svc][app][status].Load()

@@ -41,7 +41,8 @@ func TestReceiptsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	if len(lines) != 3 || !strings.HasPrefix(lines[2], `{"id":"`+deliveryID(2).String()+`","app":"demo","platform":"fcm","origin":"fcm","status":200,"time":1`) {
+	if len(lines) != 3 || !strings.HasPrefix(lines[2], `{"id":"`+deliveryID(2).String()+`","app":"demo","platform":"fcm","origin":"fcm","status":200,"time":1`) ||
+		!strings.HasSuffix(lines[2], `,"device":"`+described(t, s, fcm.device).ID+`"}`) {
 		t.Fatalf("%s", b)
 	}
 	if err := s.Close(); err != nil {
@@ -56,6 +57,9 @@ func TestReceiptsFile(t *testing.T) {
 	if sum := summary(t, s); sum.Distinct != 3 || sum.Repeats != 1 || s.Received(deliveryID(1)) != 2 {
 		t.Errorf("after a restart: %+v", sum)
 	}
+	if d := described(t, s, apns.device); d.Accepted != 3 || d.Asked != 1 {
+		t.Errorf("after a restart the device has %+v: want 3 accepted, and 1 asked since", d)
+	}
 	if err := s.ResetReceipts(); err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +69,53 @@ func TestReceiptsFile(t *testing.T) {
 	}
 	if b, err = os.ReadFile(name); err != nil || bytes.Count(b, []byte{'\n'}) != 1 {
 		t.Errorf("after a reset: %s %v", b, err)
+	}
+}
+
+func described(t testing.TB, s *Simulator, d device) Device {
+	t.Helper()
+	out, err := s.Device(s.world.Apps[d.app], string(appendDeviceID(nil, d.index)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Another process can ask which device is which, and what became of pushes to it.
+func TestDevicesByControl(t *testing.T) {
+	s := start(t, nil)
+	p := newPusher(t, s, "demo", Mozilla)
+	id := described(t, s, p.device).ID
+	p.want(1, 201)
+	if status, body := ask(t, s, "PUT", "/faults/limited", `{"kind":"status","status":429,"origin":"mozilla","targets":["`+id+`"]}`); status != 204 {
+		t.Fatal(status, body)
+	}
+	p.want(2, 429)
+	want := `{"id":"` + id + `","app":"demo","origin":"mozilla","fate":"healthy","faults":["limited"],"asked":2,"accepted":1}` + "\n"
+	if _, body := ask(t, s, "GET", "/devices/demo?id="+id, ""); body != want {
+		t.Errorf("got %s, want %s", body, want)
+	}
+	_, body := ask(t, s, "GET", "/devices/demo", "")
+	fates := map[Fate]int{Gone: strings.Count(body, `"fate":"gone"`), Misplaced: strings.Count(body, `"fate":"misplaced"`)}
+	known, err := s.Devices("demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for fate, got := range fates {
+		if want := known["apns"][fate] + known["fcm"][fate] + known["webpush"][fate]; got != want || got == 0 {
+			t.Errorf("%d devices are %s, want %d", got, fate, want)
+		}
+	}
+	if n := strings.Count(body, "\n"); n != 2000 || !strings.Contains(body, want) {
+		t.Errorf("%d devices", n)
+	}
+	for path, want := range map[string]int{"/devices/nobody": 404, "/devices/demo?id=x": 400, "/devices/demo?id=d-002000": 400} {
+		if status, body := ask(t, s, "GET", path, ""); status != want {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	if status, _ := ask(t, s, "POST", "/receipts/reset", ""); status != 204 || described(t, s, p.device).Asked != 0 {
+		t.Error("a reset keeps what devices were asked")
 	}
 }
 

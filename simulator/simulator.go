@@ -15,10 +15,14 @@ import (
 type Options struct {
 	Population Population
 
+	// Faults are in force from the start, by name.
+	Faults map[string]Fault
+
 	// Listen is the IP address to bind, 127.0.0.1 by default. Host is the name in the addresses that clients are given;
 	// by default it is Listen.
 	Listen, Host string
-	// Port is the first of nine in a row: the services in their order, then control. 0: any that are free.
+	// Port is the first of nine in a row: the services in their order, then control; and ntfy as a tenth, if devices are
+	// there. 0: any that are free.
 	Port int
 
 	// Streams are how many a connection may have open at once: 1000, 100 and 250 by default.
@@ -76,15 +80,21 @@ func (o *Options) complete() error {
 	return o.Population.complete()
 }
 
-// Simulator is the providers, running.
+// controlPort comes after the eight services that are always there, and Ntfy after it.
+const controlPort = int(Ntfy)
+
+func (s Service) port() int {
+	if s == Ntfy {
+		return controlPort + 1
+	}
+	return int(s)
+}
+
+// Simulator is the providers behind doors: each service on a port of its own, and the control API.
 type Simulator struct {
-	world     *world
+	*Providers
 	authority *authority
-	now       func() time.Time
-	accepted  func(ID) // nil: nobody asks
-	faults    faults
-	receipts  *receipts
-	endpoints [services]*endpoint
+	endpoints [services]*endpoint // Ntfy's is nil when nobody has a device there
 	control   *http.Server
 	listener  net.Listener // of control
 	host      string
@@ -103,23 +113,23 @@ type Simulator struct {
 
 // Start binds the ports and serves until Close.
 func Start(o Options) (*Simulator, error) {
-	if err := o.complete(); err != nil {
-		return nil, err
-	}
-	w, err := newWorld(o.Population)
+	p, err := newProviders(&o)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := newAuthority(w.derive, o.Now())
+	ca, err := newAuthority(p.world.derive, o.Now())
 	if err != nil {
 		return nil, fmt.Errorf("simulator: certificate authority: %w", err)
 	}
-	r, err := openReceipts(o.Receipts, len(w.apps))
-	if err != nil {
+	if p.receipts, err = openReceipts(o.Receipts, p.world); err != nil {
 		return nil, err
 	}
+	p.connections = true
+	if err := p.setFaults(o.Faults); err != nil {
+		return nil, errors.Join(err, p.receipts.close())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Simulator{world: w, authority: ca, now: o.Now, accepted: o.Accepted, receipts: r, host: o.Host, stop: cancel}
+	s := &Simulator{Providers: p, authority: ca, host: o.Host, stop: cancel}
 	if err := s.serve(ctx, o); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -138,41 +148,31 @@ func (s *Simulator) serve(ctx context.Context, o Options) error {
 		}
 		l, err := net.Listen("tcp", net.JoinHostPort(o.Listen, strconv.Itoa(port)))
 		if err != nil {
-			return nil, fmt.Errorf("simulator: %w; choose another port, nine in a row are needed", err)
+			return nil, fmt.Errorf("simulator: %w; choose another port, nine in a row are needed, ten with ntfy", err)
 		}
 		return l, nil
 	}
 	for id := range services {
-		l, err := listen(int(id))
+		if id == Ntfy && o.Population.Mix.Ntfy == 0 {
+			continue
+		}
+		l, err := listen(id.port())
 		if err != nil {
 			return err
 		}
 		e := &endpoint{sim: s, service: id, listener: l}
-		e.url = "https://" + s.address(l)
-		e.provider = s.provider(e)
+		s.move(id, "https://"+s.address(l))
 		s.endpoints[id] = e
 		if err := e.start(cert, o.Streams.of(id), &s.done); err != nil {
 			return err
 		}
 	}
-	if s.listener, err = listen(int(services)); err != nil {
+	if s.listener, err = listen(controlPort); err != nil {
 		return err
 	}
 	s.startControl()
 	s.done.Go(func() { s.flush(ctx) })
 	return nil
-}
-
-func (s *Simulator) provider(e *endpoint) provider {
-	switch e.service {
-	case APNs, APNsSandbox:
-		return newAPNs(s.world, e.service, s.now)
-	case FCM:
-		return &fcm{world: s.world, now: s.now}
-	case OAuth:
-		return &oauth{world: s.world, now: s.now, url: e.url}
-	}
-	return newWebPush(s.world, e.service, e.url, s.now)
 }
 
 // flush writes receipts out every 100 ms: what a kill of the simulator itself can lose.
@@ -246,92 +246,18 @@ func (s *Simulator) address(l net.Listener) string {
 }
 
 // Address is where a service listens, host:port.
-func (s *Simulator) Address(svc Service) string { return s.endpoints[svc].url[len("https://"):] }
-
-// URL is a service's origin: "https://" and its address.
-func (s *Simulator) URL(svc Service) string { return s.endpoints[svc].url }
+func (s *Simulator) Address(svc Service) string { return s.URL(svc)[len("https://"):] }
 
 // Addresses are all services' addresses by their names, and control's.
 func (s *Simulator) Addresses() map[string]string {
 	m := map[string]string{"control": s.address(s.listener)}
-	for svc := range services {
-		m[svc.String()] = s.Address(svc)
+	for svc, e := range s.endpoints {
+		if e != nil {
+			m[Service(svc).String()] = s.Address(Service(svc))
+		}
 	}
 	return m
 }
 
 // CA is the certificate that clients must trust, in PEM.
 func (s *Simulator) CA() []byte { return s.authority.pem }
-
-// App is an app's credentials.
-func (s *Simulator) App(name string) (*App, error) {
-	for _, a := range s.world.apps {
-		if a.Name == name {
-			return a, nil
-		}
-	}
-	return nil, fmt.Errorf("simulator: app %q is not simulated; there are %v", name, s.world.Apps)
-}
-
-func (s *Simulator) appName(i int) string {
-	if i < 0 || i >= len(s.world.apps) {
-		return ""
-	}
-	return s.world.apps[i].Name
-}
-
-// SetFault puts a fault in force under a name, in the place of one that has it.
-func (s *Simulator) SetFault(name string, f Fault) error {
-	if name == "" {
-		return errors.New("simulator: fault: it needs a name, to be lifted by")
-	}
-	if err := f.check(); err != nil {
-		return err
-	}
-	app := -1
-	if f.App != "" {
-		a, err := s.App(f.App)
-		if err != nil {
-			return err
-		}
-		app = int(a.index)
-	}
-	if !s.faults.set(name, f, app) {
-		return errors.New("simulator: fault: the simulator is closed")
-	}
-	return nil
-}
-
-// Faults are those in force, by name, with how often each has struck.
-func (s *Simulator) Faults() map[string]FaultState { return s.faults.list() }
-
-// FaultStruck is closed once the fault in force under that name has struck. It is nil when there is none.
-func (s *Simulator) FaultStruck(name string) <-chan struct{} { return s.faults.first(name) }
-
-// ClearFault lifts one fault and says whether there was one.
-func (s *Simulator) ClearFault(name string) bool { return s.faults.clear(name) }
-
-// ClearFaults lifts all faults.
-func (s *Simulator) ClearFaults() { s.faults.clearAll(false) }
-
-// Summary is the account of all requests so far. It has written the receipts file out first.
-func (s *Simulator) Summary() (Summary, error) {
-	if err := s.receipts.flush(); err != nil {
-		return Summary{}, fmt.Errorf("simulator: receipts: %w", err)
-	}
-	return s.receipts.summary(s.world.apps), nil
-}
-
-// Received is how often a delivery was accepted, up to 255.
-func (s *Simulator) Received(id ID) int { return s.receipts.times(id) }
-
-// EachReceipt calls f with every delivery accepted and how often, up to 255, until f fails.
-func (s *Simulator) EachReceipt(f func(id ID, times int) error) error { return s.receipts.each(f) }
-
-// ResetReceipts forgets all receipts and answers, in the file too.
-func (s *Simulator) ResetReceipts() error {
-	if err := s.receipts.reset(); err != nil {
-		return fmt.Errorf("simulator: receipts: %w", err)
-	}
-	return nil
-}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,20 +56,40 @@ func app(t testing.TB, s *Simulator, name string) *App {
 	return a
 }
 
-// pick is the first device of an app on a service with a fate.
+// pick is the first device of an app on a service with a fate. An FCM one is known by its token.
 func pick(t testing.TB, s *Simulator, app string, svc Service, fate Fate) device {
 	t.Helper()
-	a, err := s.App(app)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return pickWhere(t, s, app, func(d device) bool { return d.service == svc && d.fate == fate && !d.fid })
+}
+
+func pickWhere(t testing.TB, s *Simulator, name string, is func(device) bool) device {
+	t.Helper()
+	a := app(t, s, name)
 	for i := range s.world.Devices {
-		if d := s.world.device(a.index, uint32(i)); d.service == svc && d.fate == fate && !d.fid {
+		if d := s.world.device(a.index, uint32(i)); is(d) {
 			return d
 		}
 	}
-	t.Fatalf("no device of %s on %s with fate %d", app, svc, fate)
+	t.Fatalf("%s has no such device", name)
 	return device{}
+}
+
+// fakeClock is a providers' clock in a test's hand.
+type fakeClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *fakeClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *fakeClock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
 }
 
 type response struct {
@@ -130,12 +151,7 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, kid string, claims jw
 
 func accessToken(t testing.TB, s *Simulator, c *http.Client, a *App) string {
 	t.Helper()
-	now := time.Now().Unix()
-	assertion := sign(t, jwt.SigningMethodRS256, a.serviceKey(), a.serviceKeyID, jwt.MapClaims{
-		"iss": a.ClientEmail, "aud": s.URL(OAuth) + "/token", "iat": now, "exp": now + 3600,
-		"scope": "https://www.googleapis.com/auth/firebase.messaging",
-	})
-	res := askToken(t, s, c, assertion)
+	res := askToken(t, s, c, assertion(t, s, a))
 	var granted struct {
 		AccessToken string `json:"access_token"`
 	}
@@ -143,6 +159,16 @@ func accessToken(t testing.TB, s *Simulator, c *http.Client, a *App) string {
 		t.Fatalf("token endpoint: %d %s", res.status, res.body)
 	}
 	return granted.AccessToken
+}
+
+// assertion is what a service account asks for an access token with.
+func assertion(t testing.TB, s *Simulator, a *App) string {
+	t.Helper()
+	now := time.Now().Unix()
+	return sign(t, jwt.SigningMethodRS256, a.serviceKey(), a.serviceKeyID, jwt.MapClaims{
+		"iss": a.ClientEmail, "aud": s.URL(OAuth) + "/token", "iat": now, "exp": now + 3600,
+		"scope": "https://www.googleapis.com/auth/firebase.messaging",
+	})
 }
 
 func askToken(t testing.TB, s *Simulator, c *http.Client, assertion string) response {
@@ -186,6 +212,33 @@ func TestOptionsRefused(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 			s.Close()
 		}
+	}
+}
+
+// Faults may be in force from the start, and a wrong one is told with its name before anything listens.
+func TestFaultsFromTheStart(t *testing.T) {
+	s := start(t, func(o *Options) { o.Faults = map[string]Fault{"ill": {Kind: Status, Status: 503, Origin: "mozilla"}} })
+	newPusher(t, s, "demo", Mozilla).want(1, 503)
+	if _, err := Start(Options{Faults: map[string]Fault{"good": {Kind: Stall}, "odd": {Kind: "sulk"}}}); err == nil || !strings.Contains(err.Error(), "odd") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := ReadFaults(strings.NewReader(`{"f": {"kind": "stall", "colour": "red"}}`)); err == nil || !strings.Contains(err.Error(), "colour") {
+		t.Errorf("a field that there is not: %v", err)
+	}
+}
+
+// ntfy is there, after control and in the configuration, when devices are.
+func TestNtfyIsThereWhenDevicesAre(t *testing.T) {
+	without, with := start(t, nil), start(t, withNtfy)
+	if _, there := without.Addresses()["ntfy"]; there || strings.Contains(without.Config("x"), without.URL(Ntfy)[len("https://"):]) {
+		t.Error("ntfy listens for nobody")
+	}
+	address, there := with.Addresses()["ntfy"]
+	if !there || !strings.Contains(with.Config("x"), address) {
+		t.Errorf("%v", with.Addresses())
+	}
+	if controlPort != 8 || Ntfy.port() != 9 {
+		t.Errorf("control is port %d and ntfy %d", controlPort, Ntfy.port())
 	}
 }
 

@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// elsewhere is the app of a target that belongs to none of the population's: another sender's.
-const elsewhere = 0xffff
-
-// target is what a device's token says. A token is the target itself, encrypted, so that the simulator needs no
-// memory of a million devices to know one.
+// target is what a device's token says, and what its provider knows of it.
 type target struct {
 	service Service
-	gone    bool
 	app     uint16
 	index   uint32
+	gone    bool
+	// other: it belongs to another bundle id of the app's, was made with its former VAPID key, or is another sender's.
+	other bool
+	// renamed: its app has registered by the other of token and installation id since. It is never in a token.
+	renamed bool
 }
 
 // sealer makes and reads tokens: one AES block that holds the target, and the same encrypted again as its proof. An
@@ -36,7 +36,10 @@ func (s *sealer) seal(t target) [32]byte {
 	copy(plain[:], targetMagic)
 	plain[4] = byte(t.service)
 	if t.gone {
-		plain[5] = 1
+		plain[5] |= 1
+	}
+	if t.other {
+		plain[5] |= 2
 	}
 	binary.BigEndian.PutUint16(plain[6:], t.app)
 	binary.BigEndian.PutUint32(plain[8:], t.index)
@@ -49,11 +52,11 @@ func (s *sealer) seal(t target) [32]byte {
 func (s *sealer) openName(name []byte) (target, bool) {
 	var p [16]byte
 	s.name.Decrypt(p[:], name)
-	if !bytes.Equal(p[:4], targetMagic) || binary.BigEndian.Uint32(p[12:]) != 0 || p[5] > 1 {
+	if !bytes.Equal(p[:4], targetMagic) || binary.BigEndian.Uint32(p[12:]) != 0 || p[5] > 3 {
 		return target{}, false
 	}
 	return target{
-		service: Service(p[4]), gone: p[5] == 1,
+		service: Service(p[4]), gone: p[5]&1 != 0, other: p[5]&2 != 0,
 		app: binary.BigEndian.Uint16(p[6:]), index: binary.BigEndian.Uint32(p[8:]),
 	}, true
 }
@@ -70,9 +73,10 @@ func (s *sealer) open(token []byte) (target, bool) {
 	return s.openName(token[:16])
 }
 
-// authSecret is a subscription's 16-byte authentication secret (RFC 8291 section 3.2).
+// authSecret is a subscription's 16-byte authentication secret (RFC 8291 section 3.2). It stays, whatever becomes of the
+// subscription.
 func (s *sealer) authSecret(t target) []byte {
-	token := s.seal(t)
+	token := s.seal(target{service: t.service, app: t.app, index: t.index})
 	secret := make([]byte, 16)
 	s.auth.Encrypt(secret, token[:16])
 	return secret
@@ -110,6 +114,26 @@ func (s *sealer) openSubscription(token string) (target, bool) {
 		return target{}, false
 	}
 	return s.open(b[:32])
+}
+
+var (
+	escapeChannel   = strings.NewReplacer("+", "%2b", "/", "%2f", "=", "%3d")
+	unescapeChannel = strings.NewReplacer("%2b", "+", "%2f", "/", "%3d", "=")
+)
+
+// channel is the token in the query of a WNS channel's URL.
+func (s *sealer) channel(t target) string {
+	b := s.seal(t)
+	return escapeChannel.Replace(base64.StdEncoding.EncodeToString(b[:]))
+}
+
+func (s *sealer) openChannel(token string) (target, bool) {
+	b, err := base64.StdEncoding.DecodeString(unescapeChannel.Replace(token))
+	if err != nil {
+		return target{}, false
+	}
+	t, ok := s.open(b)
+	return t, ok && token == s.channel(t)
 }
 
 const fcmInfix = ":APA91b"

@@ -4,6 +4,8 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
@@ -37,7 +39,7 @@ func (e sealed) bytes(t testing.TB, s *Simulator, d device) []byte {
 		auth = s.world.authSecret(d.target)
 	}
 	// The browser's half of the derivation stands for the sender's: the shared secret is the same.
-	key, nonce, err := contentKey(s.world.subscriptionKey(d.target), sender.PublicKey(), auth, salt)
+	key, nonce, err := contentKey(s.world.subscriptionKey(d.target).private, sender.PublicKey(), auth, salt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +69,22 @@ func vapid(t testing.TB, a *App, origin string, change func(jwt.MapClaims)) stri
 	return "vapid t=" + sign(t, jwt.SigningMethodES256, a.vapidKey, "", c) + ", k=" + a.VAPIDPublic
 }
 
+// formerVAPID is signed with the key that the app had before.
+func formerVAPID(t testing.TB, a *App, origin string) string {
+	former := *a
+	former.VAPIDPublic = a.FormerVAPIDPublic
+	scalar, err := base64.RawURLEncoding.DecodeString(a.FormerVAPIDPrivate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if former.vapidKey, err = ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar); err != nil {
+		t.Fatal(err)
+	}
+	return vapid(t, &former, origin, nil)
+}
+
 func endpointOf(s *Simulator, d device) string {
-	return s.URL(d.service) + vendors[d.service].prefix + s.world.subscription(d.target)
+	return s.URL(d.service) + vendors[d.service].endpoint(s.world, d.target)
 }
 
 var push = []byte(`{"id":"` + testID + `","title":"Hello Zoë"}` + "\x02")
@@ -100,9 +116,12 @@ func TestWebPushStrict(t *testing.T) {
 		{name: "no subscription", path: "x", status: [4]int{404, 404, 404, 404}, mozilla: "102"},
 		{name: "gone", fate: Gone, status: [4]int{410, 410, 410, 410}, mozilla: "106", apple: "Unregistered"},
 		{name: "other key's subscription", fate: Misplaced, status: [4]int{403, 401, 400, 403}, mozilla: "109", apple: "VapidPkHashMismatch"},
+		{name: "a former key", fate: Misplaced, header: map[string]string{"Authorization": "former"}, status: [4]int{201, 201, 201, 201}},
+		{name: "a former key and a newer subscription", header: map[string]string{"Authorization": "former"}, status: [4]int{403, 401, 400, 403}, apple: "VapidPkHashMismatch"},
 		{name: "other app's key", header: map[string]string{"Authorization": "other"}, status: [4]int{403, 401, 400, 403}, apple: "VapidPkHashMismatch"},
 		{name: "no VAPID", header: map[string]string{"Authorization": ""}, status: [4]int{401, 401, 403, 401}, apple: "BadJwtToken"},
-		{name: "WebPush scheme", header: map[string]string{"Authorization": "WebPush eyJ"}, status: [4]int{403, 401, 403, 401}},
+		{name: "WebPush scheme", header: map[string]string{"Authorization": "WebPush eyJ"}, status: [4]int{403, 401, 403, 401}, apple: "BadAuthorizationHeader"},
+		{name: "no key", header: map[string]string{"Authorization": "vapid t=eyJ, k=BA"}, status: [4]int{403, 401, 403, 401}, apple: "BadVapidPublicKey"},
 		{name: "aud", claims: set("aud", "https://fcm.googleapis.com"), status: [4]int{403, 401, 403, 401}, mozilla: "109", apple: "BadJwtToken"},
 		{name: "exp past", claims: set("exp", time.Now().Unix()-1), status: [4]int{403, 401, 403, 401}},
 		{name: "exp in 25 hours", claims: set("exp", time.Now().Unix()+25*3600), status: [4]int{403, 401, 403, 401}},
@@ -110,11 +129,15 @@ func TestWebPushStrict(t *testing.T) {
 		{name: "sub", claims: set("sub", "ops"), status: [4]int{403, 401, 403, 401}},
 		{name: "sub twice mailto", claims: set("sub", "mailto:mailto:ops@example.com"), status: [4]int{403, 401, 403, 401}},
 		{name: "sub at localhost", claims: set("sub", "mailto:ops@localhost"), status: [4]int{201, 201, 403, 201}, apple: "BadJwtToken"},
+		{name: "sub with a space", claims: set("sub", "mailto: ops@example.com"), status: [4]int{201, 201, 403, 201}, apple: "BadJwtToken"},
+		{name: "sub in angle brackets", claims: set("sub", "mailto:<ops@example.com>"), status: [4]int{201, 201, 403, 201}, apple: "BadJwtToken"},
+		{name: "sub at a name of no one's", claims: set("sub", "https://push.invalid"), status: [4]int{201, 201, 403, 201}, apple: "BadJwtToken"},
 		{name: "no TTL", header: map[string]string{"TTL": ""}, status: [4]int{400, 400, 400, 400}, mozilla: "111", apple: "BadTtl"},
-		{name: "TTL", header: map[string]string{"TTL": "1.5"}, status: [4]int{400, 400, 400, 400}, mozilla: "112"},
-		{name: "TTL below 0", header: map[string]string{"TTL": "-1"}, status: [4]int{400, 400, 400, 400}, mozilla: "112"},
+		{name: "TTL", header: map[string]string{"TTL": "1.5"}, status: [4]int{400, 400, 400, 400}, mozilla: "111"},
+		{name: "TTL below 0", header: map[string]string{"TTL": "-1"}, status: [4]int{400, 400, 400, 400}, mozilla: "114"},
 		{name: "urgency", header: map[string]string{"Urgency": "HIGH"}, status: [4]int{400, 400, 400, 400}, apple: "BadUrgency"},
 		{name: "topic too long", header: map[string]string{"Topic": strings.Repeat("t", 33)}, status: [4]int{400, 400, 400, 400}, mozilla: "113", apple: "BadWebPushTopic"},
+		{name: "topic that no base64 is as long as", header: map[string]string{"Topic": "collie-update"}, status: [4]int{201, 201, 400, 201}, apple: "BadWebPushTopic"},
 		{name: "topic characters", header: map[string]string{"Topic": "a.b"}, status: [4]int{400, 400, 400, 400}, mozilla: "113"},
 		{name: "encoding", header: map[string]string{"Content-Encoding": "aesgcm"}, status: [4]int{400, 400, 400, 400}},
 		{name: "plain text", raw: []byte(strings.Repeat("hello", 40)), status: [4]int{400, 400, 400, 400}},
@@ -139,8 +162,11 @@ func TestWebPushStrict(t *testing.T) {
 			for name, v := range k.header {
 				h[name] = v
 			}
-			if h["Authorization"] == "other" {
+			switch h["Authorization"] {
+			case "other":
 				h["Authorization"] = vapid(t, other, s.URL(svc), nil)
+			case "former":
+				h["Authorization"] = formerVAPID(t, a, s.URL(svc))
 			}
 			url := endpointOf(s, d)
 			if k.path != "" {
@@ -189,10 +215,10 @@ func TestWebPushGoIsAccepted(t *testing.T) {
 		res, err := webpush.SendNotification(push[:len(push)-1], &webpush.Subscription{
 			Endpoint: endpointOf(s, d),
 			Keys: webpush.Keys{
-				P256dh: s.world.p256dh[d.index%subscriptionKeys], Auth: base64.RawURLEncoding.EncodeToString(s.world.authSecret(d.target)),
+				P256dh: s.world.subscriptionKey(d.target).p256dh, Auth: base64.RawURLEncoding.EncodeToString(s.world.authSecret(d.target)),
 			},
 		}, &webpush.Options{
-			HTTPClient: c, Subscriber: strings.TrimPrefix(a.Subject, "mailto:"), TTL: 60, Topic: "t", Urgency: webpush.UrgencyHigh,
+			HTTPClient: c, Subscriber: strings.TrimPrefix(a.Subject, "mailto:"), TTL: 60, Topic: "to", Urgency: webpush.UrgencyHigh,
 			VAPIDPublicKey: a.VAPIDPublic, VAPIDPrivateKey: a.VAPIDPrivate,
 		})
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -26,33 +25,30 @@ func runBroker(dir, listen, advertise string) error {
 		return err
 	}
 	mended.Close()
-	if err := os.Remove(filepath.Join(dir, "closed")); err != nil { // that was not this one's end
+	broker, err := stream.OpenEmbedded(stream.EmbeddedOptions{Dir: dir, Listen: func(string) (net.Listener, error) {
+		l, err := net.Listen("tcp", listen)
+		return advertised{l, advertise}, err
+	}})
+	if err != nil {
 		return err
 	}
-	cluster, err := kfake.NewCluster(
-		kfake.NumBrokers(1),
-		kfake.DataDir(dir),
-		kfake.BrokerConfigs(map[string]string{"log.segment.bytes": "16777216"}), // as in stream.StartEmbedded
-		kfake.ListenFn(func(string, string) (net.Listener, error) {
-			l, err := net.Listen("tcp", listen)
-			return advertised{l, advertise}, err
-		}),
-	)
-	if err != nil {
-		return fmt.Errorf("embedded broker: %w", err)
-	}
-	defer cluster.Close()
-	stream.FillFetches(cluster)
+	defer broker.Close()
+	cluster := broker.Cluster()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	wanted := make(chan os.Signal, 1)
-	signal.Notify(wanted, syscall.SIGUSR1)
+	refused := &refuser{cluster: cluster, file: (&kafka{dir: dir}).order()}
+	refused.begin()
+	forging, refusing := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(forging, syscall.SIGUSR1)
+	signal.Notify(refusing, syscall.SIGUSR2)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-wanted:
+		case <-forging:
 			forge(cluster)
+		case <-refusing:
+			refused.read()
 		}
 	}
 }
@@ -84,41 +80,9 @@ func forge(cluster *kfake.Cluster) {
 				cluster.DropControl()
 			}
 			fmt.Printf("%s%s %s\n", forged, f.key.Name(), f.err.Message)
-			return refuse(req, f.err.Code), nil, true
+			return stream.Refuse(req, f.err), nil, true
 		})
 	}
-}
-
-// refuse answers a request with one error, in all the places where it has any.
-func refuse(req kmsg.Request, code int16) kmsg.Response {
-	resp := req.ResponseKind()
-	switch resp := resp.(type) {
-	case *kmsg.ProduceResponse:
-		for _, t := range req.(*kmsg.ProduceRequest).Topics {
-			topic := kmsg.ProduceResponseTopic{Topic: t.Topic, TopicID: t.TopicID}
-			for _, p := range t.Partitions {
-				topic.Partitions = append(topic.Partitions, kmsg.ProduceResponseTopicPartition{Partition: p.Partition, ErrorCode: code})
-			}
-			resp.Topics = append(resp.Topics, topic)
-		}
-	case *kmsg.TxnOffsetCommitResponse:
-		for _, t := range req.(*kmsg.TxnOffsetCommitRequest).Topics {
-			topic := kmsg.TxnOffsetCommitResponseTopic{Topic: t.Topic, TopicID: t.TopicID}
-			for _, p := range t.Partitions {
-				topic.Partitions = append(topic.Partitions, kmsg.TxnOffsetCommitResponseTopicPartition{Partition: p.Partition, ErrorCode: code})
-			}
-			resp.Topics = append(resp.Topics, topic)
-		}
-	case *kmsg.EndTxnResponse:
-		resp.ErrorCode = code
-	case *kmsg.HeartbeatResponse:
-		resp.ErrorCode = code
-	case *kmsg.JoinGroupResponse:
-		resp.ErrorCode = code
-	case *kmsg.SyncGroupResponse:
-		resp.ErrorCode = code
-	}
-	return resp
 }
 
 type advertised struct {

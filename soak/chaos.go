@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -36,18 +37,21 @@ func (e *event) touches(platform string) bool { return e.platform == "" || e.pla
 // chaos strikes the deployment by a schedule that follows from its seed alone.
 type chaos struct {
 	w      *world
+	load   *load
 	rng    *rand.Rand
 	say    func(string, ...any)
 	points []struct{ role, point string }
 	next   int // of points
+
+	found []*contrast // by the one goroutine that strikes
 
 	mu     sync.Mutex // guards events and faults
 	events []*event
 	faults []string // what went wrong that must not
 }
 
-func newChaos(w *world, say func(string, ...any)) *chaos {
-	c := &chaos{w: w, rng: rand.New(rand.NewPCG(w.seed, 4)), say: say}
+func newChaos(w *world, l *load, say func(string, ...any)) *chaos {
+	c := &chaos{w: w, load: l, rng: rand.New(rand.NewPCG(w.seed, 4)), say: say}
 	commit := []string{failpoint.Polled, failpoint.BeforeCommit, failpoint.Produced, failpoint.Offsets, failpoint.AfterCommit, failpoint.Revoke}
 	send := []string{failpoint.BeforeWrite, failpoint.AfterWrite, failpoint.Answered, failpoint.Retry}
 	for _, l := range layout {
@@ -93,6 +97,10 @@ func (c *chaos) run(ctx context.Context) {
 		{"network to Redis", 4, c.redisNetwork},
 		{"network to a provider", 8, c.providerNetwork},
 		{"provider", 18, c.provider},
+		{"topic refused", 10, c.refused},
+		{"topic deleted", 2, c.deleted},
+		{"wrong file", 5, c.wrongFile},
+		{"sick devices", 9, c.contrasts},
 	}
 	if c.w.kafka.broker != nil {
 		kinds = append(kinds, kind{"forged errors", 6, c.forge})
@@ -246,7 +254,11 @@ func (c *chaos) arm(ctx context.Context, i *instance, point string, hit int, lim
 	}
 	fired := i.wait(limit) && i.killedBy() == syscall.SIGKILL
 	c.died(e)
-	c.check(i.stop())
+	if err := i.stop(); err != nil && i.killedBy() == syscall.SIGKILL && !errors.Is(err, errSlow) {
+		fired = true // it came to the point as it stopped
+	} else {
+		c.check(err)
+	}
 	c.check(i.start())
 	c.end(e, fired)
 }

@@ -161,6 +161,9 @@ func (e *evidence) readPlatform(ctx context.Context, w *world, p pb.Platform, se
 				return // what was parked for its destination's sake comes back as soon as that is well
 			}
 			due := time.UnixMilli(d.DueAt)
+			if d.EarlyAt > 0 {
+				due = time.UnixMilli(d.EarlyAt) // others that failed as it did were seen to pass
+			}
 			if due.After(e.due[id]) {
 				e.due[id] = due
 			}
@@ -331,7 +334,7 @@ func exposes(v event, all []event) bool {
 	if !v.senders {
 		return false
 	}
-	if v.kind != "SIGTERM" {
+	if v.kind != "SIGTERM" && v.kind != "wrong file" {
 		return true
 	}
 	return slices.ContainsFunc(all, func(o event) bool {

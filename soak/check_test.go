@@ -94,7 +94,7 @@ func TestBrokersListenBehindTheirProxies(t *testing.T) {
 // TestScheduleFollowsFromItsSeed: the same seed draws the same kills at the same points.
 func TestScheduleFollowsFromItsSeed(t *testing.T) {
 	draw := func(seed uint64) string {
-		c := newChaos(&world{options: options{seed: seed}}, t.Logf)
+		c := newChaos(&world{options: options{seed: seed}}, nil, t.Logf)
 		var b strings.Builder
 		for _, p := range c.points {
 			b.WriteString(p.role + " " + p.point + "\n")

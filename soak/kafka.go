@@ -51,7 +51,7 @@ func (k *kafka) startEmbedded(w *world) error {
 
 // startReal starts a cluster, and once more with a listener behind the proxies: its nodes' addresses are known only then.
 func (k *kafka) startReal() error {
-	out, err := command("", nil, filepath.Join(k.scripts, "kafka-start"), "--dir", k.dir, "--nodes", strconv.Itoa(k.nodes), "--port", "auto", "--heap", "512m")
+	out, err := command("", nil, filepath.Join(k.scripts, "kafka-start"), "--dir", k.dir, "--nodes", strconv.Itoa(k.nodes), "--port", "auto", "--heap", "512m", "--acls")
 	if err != nil {
 		return err
 	}

@@ -122,18 +122,22 @@ func (l *load) unexpected(what string, status int, answer []byte) {
 }
 
 func (l *load) message(ctx context.Context, n int) {
-	device := rand.IntN(l.w.devices)
-	status, answer := l.repeat(ctx, http.MethodPost, "/v1/messages", fmt.Sprintf("m-%06d", n), map[string]any{
-		"to":      map[string]string{"device": fmt.Sprintf("d-%06d", device)},
+	l.send(ctx, fmt.Sprintf("m-%06d", n), fmt.Sprintf("d-%06d", rand.IntN(l.w.devices)))
+}
+
+// send sends one device a message, and returns its delivery's id, if it was taken.
+func (l *load) send(ctx context.Context, key, device string) (id [16]byte, taken bool) {
+	status, answer := l.repeat(ctx, http.MethodPost, "/v1/messages", key, map[string]any{
+		"to":      map[string]string{"device": device},
 		"message": map[string]string{"title": "Your code", "body": "{{ data.code }}", "ttl": l.ttl.String()},
-		"data":    map[string]string{"code": fmt.Sprint(n)},
+		"data":    map[string]string{"code": key},
 	})
-	var reply struct{ Deliveries map[string]int }
+	var reply producer.MessageAnswer
 	if status != http.StatusAccepted || json.Unmarshal(answer, &reply) != nil {
 		if status != 0 {
 			l.unexpected("message", status, answer)
 		}
-		return
+		return id, false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,6 +145,7 @@ func (l *load) message(ctx context.Context, n int) {
 	for _, d := range reply.Deliveries {
 		l.promised += d
 	}
+	return schemas.DeliveryID("demo", reply.ID, device, 0), len(reply.Deliveries) > 0
 }
 
 // registrations are the devices as they were imported.

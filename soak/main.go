@@ -123,8 +123,8 @@ func appendTo(name string, o *outcome) error {
 func soak(ctx context.Context, w *world, say func(string, ...any)) (*outcome, error) {
 	// Two clocks of roles may be so far apart that it is that much shorter.
 	ttl := min(max(w.duration/2, time.Minute), 4*time.Minute) + 2*mostSkew
-	c := newChaos(w, say)
 	l := newLoad(w, ttl)
+	c := newChaos(w, l, say)
 	o := newWatch(w, c)
 	brief, stop := context.WithTimeout(ctx, w.duration)
 	defer stop()
@@ -155,6 +155,7 @@ func soak(ctx context.Context, w *world, say func(string, ...any)) (*outcome, er
 	result := &outcome{options: w.options, skew: w.skew(), clocks: w.skewsDrawn(), took: time.Since(began), load: l, watch: o}
 	say("all is well again; waiting until everything is done")
 	time.AfterFunc(patience, give) // a call that is not answered by then never is
+	result.flow, result.contrasts = l.flows(answering), c.found
 	loading.Wait()
 	var err error
 	if result.evidence, err = settle(ctx, w, l, o, ttl+patience); err != nil {

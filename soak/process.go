@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -88,6 +89,9 @@ func (p *process) kill() {
 // stopTime is how long a stop in good order may take: a drain of 5 s, a commit, and a machine that is busy.
 const stopTime = 25 * time.Second
 
+// errSlow is what a process that is stopped did.
+var errSlow = errors.New("did not end after SIGTERM")
+
 // stop is SIGTERM. Its error says that it did not end in good order.
 func (p *process) stop() error {
 	if !p.running() {
@@ -96,7 +100,7 @@ func (p *process) stop() error {
 	p.signal(syscall.SIGTERM)
 	if !p.wait(stopTime) {
 		p.kill()
-		return fmt.Errorf("%s did not stop in %v after SIGTERM, and was killed", p.name, stopTime)
+		return fmt.Errorf("%s %w within %v, and was killed", p.name, errSlow, stopTime)
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 && p.killedBy() != syscall.SIGTERM {
 		return fmt.Errorf("%s ended with %v after SIGTERM", p.name, p.cmd.ProcessState)

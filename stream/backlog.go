@@ -11,29 +11,40 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Backlog asks Kafka how many records of a topic a consumer of this name has not done, whoever runs it and whether
+// Backlog asks Kafka, once, how many records of a topic a consumer of this name has not done, whoever runs it and whether
 // anybody does. What is done above the lowest unfinished record does not count: the completion map is read with the
-// offset. Transaction markers do count, one a partition and commit. Topic is without prefix.
-func Backlog(ctx context.Context, k *Kafka, adm *kadm.Client, name, topic string) (int64, error) {
-	group, full := k.Prefix+name, k.Topic(topic)
-	starts, ends, err := offsets(ctx, adm, full)
-	if err != nil {
-		return 0, fmt.Errorf("list offsets: %w", err)
+// offset. It counts offsets, so transaction markers and aborted records that the consumer has not come to do count: where that
+// matters, use a Meter. Topic is without prefix.
+func Backlog(ctx context.Context, k *Kafka, adm *kadm.Client, name, topic string) (backlog int64, err error) {
+	stand, err := stands(ctx, k, adm, name, topic)
+	for _, s := range stand {
+		backlog += s.left()
 	}
+	return backlog, err
+}
+
+// stands finds where a consumer stands on each partition that holds anything.
+func stands(ctx context.Context, k *Kafka, adm *kadm.Client, name, topic string) (map[int32]standing, error) {
+	group, full := k.Prefix+name, k.Topic(topic)
+	// First, so that no end is older: a position beyond the end is another topic's of that name.
 	committed, err := adm.FetchOffsetsForTopics(ctx, group, full)
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // it has never run
-		return 0, fmt.Errorf("fetch offsets of group %s: %w", group, err)
+		return nil, fmt.Errorf("fetch offsets of group %s: %w", group, err)
 	}
-	var backlog int64
+	starts, ends, err := offsets(ctx, adm, full)
+	if err != nil {
+		return nil, fmt.Errorf("list offsets: %w", err)
+	}
+	all := map[int32]standing{}
 	for partition, end := range ends {
-		at, ok := committed.Lookup(full, partition)
-		if !ok || at.Err != nil || at.At < starts[partition] {
-			backlog += end - starts[partition]
-			continue
+		s := standing{base: starts[partition], end: end}
+		if at, ok := committed.Lookup(full, partition); ok && at.Err == nil && at.At >= s.base && at.At <= end {
+			s.base = at.At
+			s.done, _ = decodeProgress(at.At, at.Metadata) // one that cannot be read marks nothing
 		}
-		backlog += max(0, end-at.At-doneAbove(at.At, at.Metadata))
+		all[partition] = s
 	}
-	return backlog, nil
+	return all, nil
 }
 
 // CaughtUp returns when a consumer of this name has done all that a topic holds now, as far as it has committed, whoever runs
@@ -71,16 +82,4 @@ func CaughtUp(ctx context.Context, k *Kafka, client *kgo.Client, name, topic str
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// doneAbove counts the offsets that a completion map marks. One that cannot be read marks none.
-func doneAbove(base int64, meta string) (n int64) {
-	done, err := decodeProgress(base, meta)
-	if err != nil {
-		return 0
-	}
-	for _, s := range done {
-		n += s.to - s.from
-	}
-	return n
 }

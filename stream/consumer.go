@@ -12,8 +12,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/belfry/belfry/failpoint"
 )
 
 // Numbers that a role has no reason to choose.
@@ -23,14 +21,22 @@ const (
 	commitPart    = 2       // or one in so many of what a partition may hold, lest its fetching pause for want of a commit
 	commitBytes   = 3 << 20 // or so many bytes of outputs of all partitions
 	drainTimeout  = 5 * time.Second
+	leaveTimeout  = 2 * time.Second
 	pollRecords   = 2_000
 	spanFactor    = 8 // how many times the records held may lie between the lowest unfinished and the newest
 	// A transaction must end before its member can be declared dead, or a successor could read offsets that it still may move.
 	transactionTimeout = 10 * time.Second
 	sessionTimeout     = 12 * time.Second
-	maxBackoff         = 5 * time.Second
-	// A commit that fails so often, for 10 s each, ends the session: new clients may see what these do not.
-	maxCommitFailures = 6
+	// A group waits so long for a member to come and share out the partitions again, having ended what it must not keep: the
+	// tasks in drainTimeout, the commit in what is left of it. Who waits for the others says no heartbeat, and the embedded
+	// Kafka puts it out for that: so the wait and a heartbeat are shorter than a session.
+	rebalanceTimeout  = 10 * time.Second
+	heartbeatInterval = time.Second
+	writerRetries     = 4
+	// A commit that failed is tried again after firstPause, twice that, and so on up to maxBackoff: when what hindered it is
+	// over, nothing may stand for long.
+	firstPause = 20 * time.Millisecond
+	maxBackoff = 5 * time.Second
 )
 
 // Options describe a consumer.
@@ -48,6 +54,10 @@ type Options struct {
 	// else waits. It must return soon after ctx ends, which is when the partition goes away or the consumer stops; what it
 	// has not begun it gives back with Release. Each task must end once, by Done or Release, whoever calls it.
 	Handle func(ctx context.Context, tasks []*Task)
+	// Keep says that what Handle does cannot be taken back: what is done, or begun, and not committed when a partition is lost is
+	// kept, and committed when this process has the partition again and no other has got on with it. A task that is then released is handed over
+	// again.
+	Keep bool
 }
 
 // Consumer owns one group's part in one process: a consumer client, a transactional producer client, a window for each
@@ -57,8 +67,12 @@ type Consumer struct {
 	o   Options
 	log *slog.Logger
 
+	// commits, opening, fetching and missing, its topics, are what fails of its sessions.
+	commits, opening, fetching, missing trouble
+
 	mu         sync.Mutex
 	partitions map[tp]*partition
+	kept       map[tp]*kept
 	epoch      uint64
 }
 
@@ -75,13 +89,21 @@ func NewConsumer(k *Kafka, o Options) *Consumer {
 	if o.Bytes == 0 {
 		o.Bytes = 16 << 20
 	}
-	return &Consumer{k: k, o: o, log: k.Log.With("consumer", o.Name), partitions: map[tp]*partition{}}
+	c := &Consumer{k: k, o: o, log: k.Log.With("consumer", o.Name), partitions: map[tp]*partition{}, kept: map[tp]*kept{}}
+	c.commits.fails = "commits do not succeed: nothing new is begun, what is done is kept and committed when they do"
+	c.commits.works = "commits succeed again"
+	c.opening.fails, c.opening.works = "the consumer cannot begin", "the consumer has begun"
+	c.fetching.fails, c.fetching.works = "the consumer cannot read", "the consumer reads again"
+	c.missing.fails, c.missing.works = "a topic of this consumer is missing", "the topics of this consumer are there again"
+	return c
 }
 
 // Run consumes until ctx is done. Then it stops dispatching, waits up to 5 s for the tasks in flight, commits, leaves the
 // group, and returns nil. Whatever goes wrong before that is said in the log and tried again from the last commit, with
 // new clients: a broker that is away, a missing topic, a lost transaction. Run it once.
 func (c *Consumer) Run(ctx context.Context) error {
+	defer c.k.running(c)()
+	said := ""
 	for backoff := 100 * time.Millisecond; ; backoff = min(2*backoff, maxBackoff) {
 		began := time.Now()
 		err := c.session(ctx)
@@ -89,14 +111,57 @@ func (c *Consumer) Run(ctx context.Context) error {
 			return nil
 		}
 		if time.Since(began) > time.Minute {
-			backoff = 100 * time.Millisecond
+			backoff, said = 100*time.Millisecond, ""
 		}
-		c.log.Warn("consumer starts over from its last commit", "err", err, "after", backoff)
+		// What keeps it from beginning is said once it lasts, and what was taken away is taken up again.
+		if text := err.Error(); text != said && !errors.Is(err, errNotBegun) && !errors.Is(err, errTaken) {
+			said = text
+			c.log.Warn("consumer starts over from its last commit", "err", err, "after", backoff)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(backoff):
 		}
+	}
+}
+
+// RunTicking is Run with tick called each time that every has passed, by one goroutine, until the consumer has let go of its
+// partitions: what a role keeps of them it gives back there.
+func (c *Consumer) RunTicking(ctx context.Context, every time.Duration, tick func(now time.Time)) error {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var ticks sync.WaitGroup
+	ticks.Go(func() {
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-life.Done():
+				return
+			case now := <-ticker.C:
+				tick(now)
+			}
+		}
+	})
+	err := c.Run(ctx)
+	stop()
+	ticks.Wait()
+	return err
+}
+
+// lock is a mutex that is held while Kafka is waited for. Under a test's clock a wait for a sync.Mutex would be no wait.
+type lock chan struct{}
+
+func (l lock) Lock()   { l <- struct{}{} }
+func (l lock) Unlock() { <-l }
+
+// lockWithin is Lock, unless ctx ends before.
+func (l lock) lockWithin(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -115,31 +180,41 @@ type session struct {
 	// waiting is the bytes of outputs that wait for a commit.
 	waiting atomic.Int64
 	wg      sync.WaitGroup
-	// stopping says that no partition is taken any more: see lastHeld. Consumer.mu guards it.
+	// stopping says that no partition is taken any more: see lastHeld. unread are those that the group has given and whose
+	// committed offsets are not known yet, by when it gave them. Consumer.mu guards both.
 	stopping bool
+	unread   map[tp]time.Time
 
-	commitMu sync.Mutex // guards all below; held for as long as a commit takes
+	commitMu lock // guards all below; held for as long as a commit takes
 	writer   *kgo.Client
 	// pending is a snapshot that is not known to stand on Kafka yet.
 	pending *snapshot
+	// suspects are records, one a partition, that were refused last, or with which nothing could be committed; a next attempt
+	// begins with them alone. again is when it may be, pause how long after the last.
+	suspects []*kgo.Record
+	again    time.Time
+	pause    time.Duration
 	// doubtful says that the writer's last transaction has no known end.
 	doubtful bool
 }
 
 func (c *Consumer) session(parent context.Context) error {
 	ctx, fail := context.WithCancelCause(context.WithoutCancel(parent))
-	s := &session{Consumer: c, ctx: ctx, fail: fail, full: make(chan struct{}, 1)}
+	s := &session{Consumer: c, ctx: ctx, fail: fail, full: make(chan struct{}, 1), commitMu: make(lock, 1), unread: map[tp]time.Time{}}
 	if err := s.open(parent); err != nil {
+		c.opening.note(c.k, c.log, err)
 		return err
 	}
+	c.opening.over(c.log)
 	defer s.close()
 	s.wg.Go(s.committer)
+	s.wg.Go(s.topicsStay)
 	drained := make(chan struct{})
 	stop := context.AfterFunc(parent, func() {
 		defer close(drained)
 		s.drain(s.lastHeld())
+		fail(context.Canceled) // a commit that Kafka does not answer ends, too
 		s.leave()
-		fail(context.Canceled)
 	})
 	s.poll()
 	if !stop() {
@@ -147,6 +222,9 @@ func (c *Consumer) session(parent context.Context) error {
 	}
 	return context.Cause(ctx)
 }
+
+// errNotBegun is a session's whose clients could not begin.
+var errNotBegun = errors.New("cannot begin to consume as")
 
 // open makes the clients. Both wait for nothing: the group client joins when it is first polled.
 func (s *session) open(ctx context.Context) error {
@@ -159,8 +237,7 @@ func (s *session) open(ctx context.Context) error {
 	}
 	var err error
 	if s.topics, err = s.describe(ctx, names); err == nil {
-		// Ends a transaction that a predecessor of this name left open, before its offsets are read.
-		_, _, err = s.writer.ProducerID(ctx)
+		err = s.endBefore(ctx) // so that the offsets that are read next are the last
 	}
 	if err == nil {
 		var groupCtx context.Context
@@ -174,7 +251,11 @@ func (s *session) open(ctx context.Context) error {
 			// others are not disturbed. One that stops in good order leaves: see leave.
 			kgo.InstanceID(s.k.Instance),
 			kgo.SessionTimeout(sessionTimeout),
+			kgo.RebalanceTimeout(rebalanceTimeout),
+			kgo.HeartbeatInterval(heartbeatInterval),
 			kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+			// Markers are how a window gets past what was aborted: see window.pass.
+			kgo.KeepControlRecords(),
 			kgo.FetchMaxBytes(4<<20),
 			kgo.FetchMaxPartitionBytes(512<<10),
 			// A partition that is resumed joins the next fetch only, and an idle one may take as long as this.
@@ -182,6 +263,7 @@ func (s *session) open(ctx context.Context) error {
 			kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 			// A committed position that the log no longer has is work that retention ate: stop there, never jump.
 			kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+			kgo.OnPartitionsAssigned(s.given),
 			kgo.OnOffsetsFetched(s.assigned),
 			kgo.OnPartitionsRevoked(s.revoked),
 			kgo.OnPartitionsLost(s.lost),
@@ -189,7 +271,7 @@ func (s *session) open(ctx context.Context) error {
 	}
 	if err != nil {
 		s.writer.Close()
-		return fmt.Errorf("open %s: %w", s.o.Name, err)
+		return fmt.Errorf("%w %s: %w", errNotBegun, s.o.Name, err)
 	}
 	return nil
 }
@@ -198,6 +280,8 @@ func (s *session) openWriter() (err error) {
 	s.writer, err = s.k.Client(
 		kgo.TransactionalID(s.transactionalID()),
 		kgo.TransactionTimeout(transactionTimeout),
+		// About as long as a leader takes to move: who tries on until a commit's time is over never hears what refuses it.
+		kgo.RecordRetries(writerRetries),
 		// Windows bound what is buffered; the client's own bound would only split a commit.
 		kgo.MaxBufferedRecords(1<<30),
 		kgo.ManualFlushing(),
@@ -214,10 +298,23 @@ func (s *session) reopenWriter(ctx context.Context) error {
 	if err := s.openWriter(); err != nil {
 		return err
 	}
-	if _, _, err := s.writer.ProducerID(ctx); err != nil {
-		return fmt.Errorf("end the transaction before: %w", err)
+	return s.endBefore(ctx)
+}
+
+// endBefore ends the transaction that a writer of this name before this one left open. The client asks Kafka for that until it
+// is done, and says nothing; whoever starts should hear of it.
+func (s *session) endBefore(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, transactionTimeout)
+	defer cancel()
+	_, _, err := s.writer.ProducerID(limited)
+	switch {
+	case err == nil:
+		return nil
+	case limited.Err() != nil && ctx.Err() == nil:
+		return fmt.Errorf("end the transaction before: Kafka has not ended it in %v. A topic that it wrote to does not take its end: "+
+			"look at the brokers, and whether its partitions have enough in-sync replicas", transactionTimeout)
 	}
-	return nil
+	return fmt.Errorf("end the transaction before: %w", err)
 }
 
 func (s *session) groupName() string       { return s.k.Prefix + s.o.Name }
@@ -242,101 +339,40 @@ func (s *session) describe(ctx context.Context, names []string) (kadm.TopicDetai
 	return found, nil
 }
 
+// topicsStay ends the session when one of its topics is another: its windows speak of records that are no more.
+func (s *session) topicsStay() {
+	ids := topicIDs{}
+	for name, t := range s.topics {
+		ids[name] = t.ID
+	}
+	if err := ids.stay(s.ctx, s.k, s.log, s.group, &s.missing, &s.fetching); err != nil {
+		s.fail(err)
+	}
+}
+
 // close ends the session: whatever is still held is dropped without a commit, and comes again.
 func (s *session) close() {
 	s.fail(context.Canceled)
 	s.abandon()
 	s.group.Close()
 	for _, p := range s.held() {
-		s.drop(p)
+		s.letGo(p)
 	}
 	s.wg.Wait()
 	s.writer.Close()
 }
 
-// leave gives the partitions to the others now rather than after the session timeout.
+// leave gives the partitions to the others now rather than after the session timeout. First the member ends: one that hears
+// that it has left joins again, and the others would wait for what it never says.
 func (s *session) leave() {
+	s.abandon()
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
-	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
 	_, err := kadm.NewClient(s.writer).LeaveGroup(ctx, kadm.LeaveGroup(s.groupName()).InstanceIDs(s.k.Instance))
 	if err != nil {
 		s.log.Warn("could not leave the group; its partitions wait until the session times out", "err", err)
-	}
-}
-
-// poll hands fetched records to their windows, until the session ends. It never waits for a task.
-func (s *session) poll() {
-	for {
-		fetches := s.group.PollRecords(s.ctx, pollRecords)
-		if s.ctx.Err() != nil {
-			return
-		}
-		if !fetches.Empty() {
-			failpoint.Hit(failpoint.Polled)
-		}
-		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
-			p := s.partition(tp{s.k.bare(f.Topic), f.Partition})
-			if p == nil {
-				return // revoked since
-			}
-			if f.Err != nil {
-				s.fetchFailed(p, f.Err)
-			}
-			p.receive(f.Records, f.HighWatermark)
-			s.throttle(p)
-		})
-		for _, e := range fetches.Errors() {
-			s.pollFailed(e)
-		}
-	}
-}
-
-// pollFailed says what hinders the group as a whole. The client goes on by itself.
-func (s *session) pollFailed(e kgo.FetchError) {
-	switch {
-	case errors.Is(e.Err, kerr.FencedInstanceID):
-		s.fail(fmt.Errorf("another process consumes as instance %q: give each its own instance name", s.k.Instance))
-	case s.partition(tp{s.k.bare(e.Topic), e.Partition}) == nil && !retriable(e.Err):
-		s.log.Warn("fetch failed", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
-	}
-}
-
-func (s *session) fetchFailed(p *partition, err error) {
-	if !errors.Is(err, kerr.OffsetOutOfRange) {
-		if !retriable(err) {
-			s.log.Warn("fetch failed", "topic", p.topic, "partition", p.partition, "err", err)
-		}
-		return
-	}
-	err = fmt.Errorf("position %d of %s/%d is not on its log any more: retention removed records that were not done; "+
-		"this partition stops here. To go on from what is left, stop this role and set the offset of group %s by hand",
-		p.committed(), s.k.Topic(p.topic), p.partition, s.groupName())
-	if p.halt(err) {
-		s.group.PauseFetchPartitions(map[string][]int32{s.k.Topic(p.topic): {p.partition}})
-		s.log.Error("partition stopped", "topic", p.topic, "partition", p.partition, "err", err)
-	}
-}
-
-// retriable errors are the client's business: it tries again by itself, and Watch says when Kafka is away.
-func retriable(err error) bool {
-	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed)
-}
-
-// throttle pauses a partition whose window is nearly full. Pausing throws away what the client has buffered of it, so
-// there is room between the marks.
-func (s *session) throttle(p *partition) {
-	name := map[string][]int32{s.k.Topic(p.topic): {p.partition}}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch fill := p.fill(); {
-	case !p.paused && fill >= 0.9:
-		p.paused = true
-		s.group.PauseFetchPartitions(name)
-	case p.paused && p.halted == nil && fill <= 0.5:
-		p.paused = false
-		s.group.ResumeFetchPartitions(name)
 	}
 }
 

@@ -3,8 +3,6 @@ package stream
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -115,20 +113,4 @@ func readTo(ctx context.Context, client *kgo.Client, left map[tp]int64, each fun
 			}
 		}
 	}
-}
-
-const closedName = "closed"
-
-// wasKilled tells whether the last broker in dir did not end in good order, and notes that this one has not yet.
-func wasKilled(dir string) (bool, error) {
-	err := os.Remove(filepath.Join(dir, closedName))
-	if os.IsNotExist(err) {
-		return true, nil
-	}
-	return false, err
-}
-
-// noteClosed says that the broker in dir has ended in good order.
-func noteClosed(dir string) error {
-	return os.WriteFile(filepath.Join(dir, closedName), nil, 0o600)
 }

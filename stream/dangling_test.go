@@ -15,6 +15,7 @@ import (
 // TestKilledBrokersTransactionEnds (I1): the embedded broker is killed with a transaction open. What its producer commits
 // after the restart is read, and what was open is not.
 func TestKilledBrokersTransactionEnds(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "before")
 	e, err := stream.StartEmbedded(dir)
 	if err != nil {

@@ -107,6 +107,37 @@ func (o *outputs) produce(k *Kafka, now time.Time, yield func(*kgo.Record)) {
 	}
 }
 
+// first is one of the records, made anew, or nil.
+func (o *outputs) first(k *Kafka) *kgo.Record {
+	if o.n > 0 {
+		r := o.record(0)
+		return &kgo.Record{Topic: k.Topic(k.bare(r.Topic)), Key: r.Key, Value: r.Value, Headers: r.Headers}
+	}
+	for _, key := range o.order {
+		if p := o.packs[key]; len(p.values) > 0 {
+			return &kgo.Record{Topic: k.Topic(key.topic), Key: []byte(key.key), Value: p.values[0], Headers: p.headers}
+		}
+	}
+	return nil
+}
+
+// join adds what others are. Of Latest ones that both have it keeps all values: a reader takes the last.
+func (o *outputs) join(others *outputs) {
+	for i := range others.n {
+		r := others.record(i)
+		o.add([]Output{{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}})
+	}
+	for _, key := range others.order {
+		p := others.packs[key]
+		mine := o.pack(&Output{Topic: key.topic, Key: []byte(key.key), Headers: p.headers})
+		mine.values = append(mine.values, p.values...)
+		for _, v := range p.values {
+			o.bytes += int64(len(v))
+		}
+	}
+	o.records += others.records - others.n
+}
+
 // renew makes the records anew, without what a client has written into them, or still may.
 func (o *outputs) renew() {
 	for i, old := range o.whole {

@@ -1,8 +1,11 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +23,9 @@ type partition struct {
 	assignment uint64
 	member     string // who this process was in its group when it got the partition
 	cfg        *Options
+	keys       *spread
+	toldStray  bool
+	log        *slog.Logger
 	// ctx is what Handle gets. It ends when draining begins.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -33,9 +39,13 @@ type partition struct {
 	mu sync.Mutex // guards all below
 	w  *window
 	// base is the committed offset, or -1; skip are the records above it that were done before.
+	// meta is what is committed with base, and tried a commit that is under way, or of which nobody knows whether it stands.
 	base  int64
+	meta  string
+	tried *part
 	skip  []span
 	ready []*Task // received, not handed over
+	mixed bool    // ready is not in order
 	busy  int     // handed over, not ended
 	out   outputs
 	// received is when the record came that is the oldest of the unfinished, roughly: the last time that there was none.
@@ -44,6 +54,7 @@ type partition struct {
 	paused   bool
 	draining bool
 	over     bool
+	away     bool          // kept for another assignment: see keep
 	idle     chan struct{} // closed when draining and nothing is busy
 	halted   error         // why the partition stands still
 }
@@ -65,6 +76,10 @@ func (p *partition) receive(records []*kgo.Record, highest int64) {
 	tasks := make([]Task, 0, len(records))
 	for _, r := range records {
 		if r.Offset < p.w.end {
+			continue
+		}
+		if r.Attrs.IsControl() {
+			p.w.pass(r.Offset + 1)
 			continue
 		}
 		seq := p.w.push(r.Offset, len(r.Key)+len(r.Value))
@@ -106,7 +121,7 @@ func (p *partition) work() {
 			return
 		case <-p.wake:
 		}
-		if tasks := p.take(); len(tasks) > 0 {
+		if tasks := p.atHome(p.take()); len(tasks) > 0 {
 			p.cfg.Handle(p.ctx, tasks)
 		}
 	}
@@ -118,8 +133,11 @@ func (p *partition) take() []*Task {
 	if p.draining || p.over {
 		return nil
 	}
+	if p.mixed {
+		slices.SortFunc(p.ready, func(a, b *Task) int { return cmp.Compare(a.seq, b.seq) })
+	}
 	tasks := p.ready
-	p.ready = nil
+	p.ready, p.mixed = nil, false
 	p.busy += len(tasks)
 	return tasks
 }
@@ -160,6 +178,10 @@ func (p *partition) endOne(t *Task, released bool) {
 	p.busy--
 	if !released {
 		p.w.finish(t.seq)
+	} else if p.cfg.Keep {
+		// It is handed over again, if the partition is kept; or now, if it has been resumed meanwhile.
+		p.ready, p.mixed = append(p.ready, t.anew()), true
+		p.signal()
 	}
 }
 
@@ -199,7 +221,9 @@ func (p *partition) drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.draining = true
-	p.ready = nil
+	if !p.cfg.Keep {
+		p.ready = nil
+	}
 	if p.busy == 0 {
 		p.closeIdle()
 	}
@@ -216,10 +240,18 @@ func (p *partition) end() {
 	p.cancel()
 }
 
-func (p *partition) isOver() bool {
+// isGone says that the partition is not this process's any more, or not yet again.
+func (p *partition) isGone() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.over
+	return p.over || p.away
+}
+
+// settle frees what a commit that stands has covered. p.mu is held.
+func (p *partition) settle(part *part) {
+	part.out.free()
+	p.w.release(part.low, part.frees)
+	p.base, p.meta, p.tried = part.base, part.meta, nil
 }
 
 // takeOutputs takes what waits for a commit. p.mu is held.

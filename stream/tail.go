@@ -38,6 +38,12 @@ func NothingCommitted(ctx context.Context, client *kgo.Client, topic string, par
 
 // skim fetches once, and tells whether it was all aborted or markers, and up to where.
 func skim(ctx context.Context, broker *kgo.Broker, topic kadm.TopicDetail, partition int32, from int64) (next int64, empty bool, err error) {
+	records, next, err := fetchOnce(ctx, broker, topic, partition, from)
+	return next, err == nil && len(records) == 0, err
+}
+
+// fetchOnce fetches up to 1 MiB of a partition, or one batch: its committed records, and the offset after what was read.
+func fetchOnce(ctx context.Context, broker *kgo.Broker, topic kadm.TopicDetail, partition int32, from int64) (records []*kgo.Record, next int64, err error) {
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxWaitMillis, req.MaxBytes, req.IsolationLevel = 0, 1<<20, 1
 	req.SessionEpoch = -1 // no fetch session
@@ -49,26 +55,24 @@ func skim(ctx context.Context, broker *kgo.Broker, topic kadm.TopicDetail, parti
 	req.Topics = append(req.Topics, t)
 	answer, err := broker.RetriableRequest(ctx, req)
 	if err != nil {
-		return 0, false, err
+		return nil, 0, err
 	}
 	resp := answer.(*kmsg.FetchResponse)
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return 0, false, err
+		return nil, 0, err
 	}
 	next = from
 	for i := range resp.Topics {
 		for j := range resp.Topics[i].Partitions {
-			records, after := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+			got, after := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
 				Offset: from, IsolationLevel: kgo.ReadCommitted(), Topic: topic.Topic, Partition: partition,
 			}, &resp.Topics[i].Partitions[j], kgo.DefaultDecompressor(), nil)
-			if records.Err != nil {
-				return 0, false, records.Err
+			if got.Err != nil {
+				return nil, 0, got.Err
 			}
-			if len(records.Records) > 0 {
-				return 0, false, nil
-			}
+			records = append(records, got.Records...)
 			next = max(next, after)
 		}
 	}
-	return next, true, nil
+	return records, next, nil
 }

@@ -68,6 +68,15 @@ func DoneAll(tasks []*Task, outs []Output) {
 // after a restart. It is for what has not been begun when the context of Handle ends.
 func (t *Task) Release() { t.p.finish(t, true, nil) }
 
+// anew is the task as if it had not been handed over.
+func (t *Task) anew() *Task {
+	return &Task{
+		Topic: t.Topic, Partition: t.Partition, Offset: t.Offset,
+		Key: t.Key, Value: t.Value, Headers: t.Headers, Timestamp: t.Timestamp,
+		p: t.p, seq: t.seq,
+	}
+}
+
 // Release gives back every task of a slice.
 func Release(tasks []*Task) {
 	for _, t := range tasks {

@@ -5,14 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/belfry/belfry/schemas"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 )
 
 // TopicChange is one difference between the topic plan and a cluster.
@@ -36,16 +40,6 @@ const (
 	Conflict      = "conflict"
 )
 
-// keyed topics hold state by key, or are read by who keeps state by key (results: a run's account; replays: one chain of
-// steps): adding partitions would part a key from its past.
-var keyed = func() []string {
-	topics := []string{schemas.TopicDevices, schemas.TopicCommands, schemas.TopicCampaigns, schemas.TopicAccounts}
-	for _, p := range schemas.Platforms {
-		topics = append(topics, schemas.TopicResults(p), schemas.TopicReplays(p))
-	}
-	return topics
-}()
-
 // PlanTopics compares the plan with the cluster. An empty answer means that nothing is to be done. More partitions and a
 // longer retention than planned are an operator's choice, not a difference.
 func PlanTopics(ctx context.Context, k *Kafka) ([]TopicChange, error) {
@@ -54,47 +48,95 @@ func PlanTopics(ctx context.Context, k *Kafka) ([]TopicChange, error) {
 		return nil, err
 	}
 	defer client.Close()
-	return planTopics(ctx, k, kadm.NewClient(client))
+	return planTopics(ctx, k, client)
 }
 
-func planTopics(ctx context.Context, k *Kafka, adm *kadm.Client) ([]TopicChange, error) {
-	var names []string
-	for _, t := range schemas.Plan() {
-		names = append(names, k.Topic(t.Name))
-	}
-	there, err := adm.ListTopics(ctx, names...)
-	if err != nil {
-		return nil, fmt.Errorf("ask Kafka at %v for topics: %w", k.Brokers, err)
-	}
-	configs, err := topicConfigs(ctx, adm, there)
+func planTopics(ctx context.Context, k *Kafka, client *kgo.Client) ([]TopicChange, error) {
+	there, err := listPlanned(ctx, k, client)
 	if err != nil {
 		return nil, err
 	}
+	configs, err := topicConfigs(ctx, kadm.NewClient(client), there)
+	if err != nil {
+		return nil, err
+	}
+	var c *pb.ClusterConfig
+	if _, ok := there[schemas.TopicControl]; ok {
+		if c, err = readCluster(ctx, k); err != nil {
+			return nil, err
+		}
+	}
 	var changes []TopicChange
 	for _, plan := range schemas.Plan() {
-		name := k.Topic(plan.Name)
-		detail, ok := there[name]
-		if !ok || errors.Is(detail.Err, kerr.UnknownTopicOrPartition) {
+		noted := c.GetKeyed()[plan.Name]
+		topic, ok := there[plan.Name]
+		if !ok {
+			if noted != nil { // it was deleted, and is made again as it was
+				plan.Partitions = noted.Partitions
+			}
 			changes = append(changes, TopicChange{
-				Topic: name, Kind: CreateTopic, plan: plan,
+				Topic: k.Topic(plan.Name), Kind: CreateTopic, plan: plan,
 				Detail: fmt.Sprintf("%d partitions, %s", plan.Partitions, wanted(plan)),
 			})
 			continue
 		}
-		if detail.Err != nil {
-			return nil, fmt.Errorf("topic %s: %w", name, detail.Err)
+		problem, err := conflict(ctx, k, topic, noted)
+		if err != nil {
+			return nil, err
 		}
-		changes = append(changes, compare(plan, name, int32(len(detail.Partitions)), configs[name])...)
+		changes = append(changes, compare(topic, problem, configs[topic.name])...)
 	}
 	return changes, nil
 }
 
-func topicConfigs(ctx context.Context, adm *kadm.Client, there kadm.TopicDetails) (map[string]map[string]string, error) {
-	var names []string
-	for name, t := range there {
-		if t.Err == nil {
-			names = append(names, name)
+// plannedTopic is one of the plan, as it is on a cluster.
+type plannedTopic struct {
+	plan       schemas.Topic
+	name       string // full
+	partitions int32
+}
+
+// listPlanned finds the topics of the plan that there are, by their names without prefix, if this user may see them all.
+func listPlanned(ctx context.Context, k *Kafka, client *kgo.Client) (map[string]plannedTopic, error) {
+	there, hidden, err := listVisible(ctx, k, client)
+	return there, errors.Join(err, hidden)
+}
+
+// listVisible is listPlanned for a user who may not see them all; hidden says which. kadm would list none then.
+func listVisible(ctx context.Context, k *Kafka, client *kgo.Client) (there map[string]plannedTopic, hidden, err error) {
+	plan := map[string]schemas.Topic{}
+	req := kmsg.NewPtrMetadataRequest()
+	for _, t := range schemas.Plan() {
+		name := k.Topic(t.Name)
+		plan[name] = t
+		asked := kmsg.NewMetadataRequestTopic()
+		asked.Topic = &name
+		req.Topics = append(req.Topics, asked)
+	}
+	resp, err := req.RequestWith(ctx, client)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask Kafka at %v for topics: %w", k.Brokers, err)
+	}
+	there = map[string]plannedTopic{}
+	for _, t := range resp.Topics {
+		err := kerr.ErrorForCode(t.ErrorCode)
+		switch {
+		case t.Topic == nil || errors.Is(err, kerr.UnknownTopicOrPartition):
+		case err != nil:
+			hidden = errors.Join(hidden, fmt.Errorf("topic %s: %w", *t.Topic, err))
+		default:
+			p := plan[*t.Topic]
+			there[p.Name] = plannedTopic{p, *t.Topic, int32(len(t.Partitions))}
 		}
+	}
+	return there, hidden, nil
+}
+
+// topicConfigs are by full name.
+func topicConfigs(ctx context.Context, adm *kadm.Client, there map[string]plannedTopic) (map[string]map[string]string, error) {
+	names := make([]string, 0, len(there))
+	for _, t := range there {
+		names = append(names, t.name)
 	}
 	configs := map[string]map[string]string{}
 	if len(names) == 0 {
@@ -106,7 +148,7 @@ func topicConfigs(ctx context.Context, adm *kadm.Client, there kadm.TopicDetails
 	}
 	for _, r := range described {
 		if errors.Is(r.Err, kerr.UnknownTopicOrPartition) { // deleted since it was listed
-			delete(there, r.Name)
+			maps.DeleteFunc(there, func(_ string, t plannedTopic) bool { return t.name == r.Name })
 			continue
 		}
 		if r.Err != nil {
@@ -127,17 +169,52 @@ func wanted(t schemas.Topic) string {
 	return fmt.Sprintf("cleanup.policy=delete, retention.ms=%d", t.Retention.Milliseconds())
 }
 
-// compare lists how a topic that exists differs.
-func compare(plan schemas.Topic, name string, partitions int32, config map[string]string) (changes []TopicChange) {
+// conflict says what is wrong with the partitions of a keyed topic, or "". noted is what the cluster's record has of it, if
+// anything: then that is what counts, and the plan does not.
+func conflict(ctx context.Context, k *Kafka, topic plannedTopic, noted *pb.KeyedTopic) (string, error) {
+	harm, keyed := breaks[topic.plan.Name]
+	switch {
+	case !keyed:
+	case noted != nil && topic.partitions != noted.Partitions:
+		return fmt.Sprintf("has %d partitions, and had %d. A key must keep its partition, or %s", topic.partitions, noted.Partitions, harm), nil
+	case noted == nil && topic.partitions < topic.plan.Partitions:
+		return fmt.Sprintf("has %d partitions, and the plan has %d. Records are found by key, so they would have to be moved", topic.partitions, topic.plan.Partitions), nil
+	case noted == nil && topic.plan.Cleanup == schemas.Compact && topic.partitions > 1:
+		n, err := countStrays(ctx, k, spread{topic: topic.plan.Name, over: spreadFor(topic.plan, topic.partitions)})
+		if n > 0 {
+			return fmt.Sprintf("has %d partitions, and %d of its records lie where another number puts them. A key must keep its partition, or %s",
+				topic.partitions, n, harm), nil
+		}
+		return "", err
+	}
+	return "", nil
+}
+
+// countStrays counts the records of a topic whose keys do not lie as s says.
+func countStrays(ctx context.Context, k *Kafka, s spread) (n int, err error) {
+	err = scan(ctx, k, s.topic, func(r ViewRecord) {
+		if s.home(r.Key) != r.Partition {
+			n++
+		}
+	})
+	return n, err
+}
+
+func conflictError(topic, detail string) error {
+	return fmt.Errorf("topic %s %s: run belfry topics repair", topic, detail)
+}
+
+// compare lists how a topic that exists differs. problem is its conflict, if it has one.
+func compare(topic plannedTopic, problem string, config map[string]string) (changes []TopicChange) {
+	plan := topic.plan
 	add := func(kind, detail string, config map[string]string) {
-		changes = append(changes, TopicChange{Topic: name, Kind: kind, Detail: detail, plan: plan, config: config})
+		changes = append(changes, TopicChange{Topic: topic.name, Kind: kind, Detail: detail, plan: plan, config: config})
 	}
 	switch {
-	case partitions < plan.Partitions && slices.Contains(keyed, plan.Name):
-		add(Conflict, fmt.Sprintf("%d partitions, the plan has %d; records are found by key, so they would have to be moved",
-			partitions, plan.Partitions), nil)
-	case partitions < plan.Partitions:
-		add(AddPartitions, fmt.Sprintf("%d partitions → %d", partitions, plan.Partitions), nil)
+	case problem != "":
+		add(Conflict, problem, nil)
+	case topic.partitions < plan.Partitions && breaks[plan.Name] == "":
+		add(AddPartitions, fmt.Sprintf("%d partitions → %d", topic.partitions, plan.Partitions), nil)
 	}
 	if got := config["cleanup.policy"]; got != string(plan.Cleanup) {
 		add(SetConfig, fmt.Sprintf("cleanup.policy %s → %s", got, plan.Cleanup),
@@ -161,7 +238,7 @@ func ApplyTopics(ctx context.Context, k *Kafka) ([]TopicChange, error) {
 	}
 	defer client.Close()
 	adm := kadm.NewClient(client)
-	changes, err := planTopics(ctx, k, adm)
+	changes, err := planTopics(ctx, k, client)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +246,7 @@ func ApplyTopics(ctx context.Context, k *Kafka) ([]TopicChange, error) {
 	done := changes[:0:0]
 	for _, group := range groupChanges(changes) {
 		if c := group[0]; c.Kind == Conflict {
-			conflicts = errors.Join(conflicts, fmt.Errorf("topic %s: %s", c.Topic, c.Detail))
+			conflicts = errors.Join(conflicts, conflictError(c.Topic, c.Detail))
 			continue
 		}
 		if err := applyChanges(ctx, k, adm, group); err != nil {
@@ -205,13 +282,7 @@ func applyChanges(ctx context.Context, k *Kafka, adm *kadm.Client, group []Topic
 	case CreateTopic:
 		return createTopics(ctx, adm, group)
 	case AddPartitions:
-		resp, err := adm.UpdatePartitions(ctx, int(c.plan.Partitions), c.Topic)
-		if err == nil {
-			err = resp.Error()
-		}
-		if err != nil {
-			return fmt.Errorf("add partitions to %s: %w", c.Topic, err)
-		}
+		return addPartitions(ctx, adm, c.Topic, c.plan.Partitions)
 	case SetConfig:
 		var alter []kadm.AlterConfig
 		for key, value := range c.config {
@@ -226,6 +297,17 @@ func applyChanges(ctx context.Context, k *Kafka, adm *kadm.Client, group []Topic
 				return fmt.Errorf("configure %s: %w", c.Topic, r.Err)
 			}
 		}
+	}
+	return nil
+}
+
+func addPartitions(ctx context.Context, adm *kadm.Client, topic string, n int32) error {
+	resp, err := adm.UpdatePartitions(ctx, int(n), topic)
+	if err == nil {
+		err = resp.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("add partitions to %s: %w", topic, err)
 	}
 	return nil
 }

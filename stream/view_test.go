@@ -3,7 +3,9 @@ package stream_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -132,5 +134,43 @@ func TestDevicePartition(t *testing.T) {
 		if err != nil || err2 != nil || r.Partition != g.Partition {
 			t.Fatalf("device %s: %v %v %v %v", id, r, g, err, err2)
 		}
+	}
+}
+
+// endsWhenAsked is a context that ends right after it has been asked once, when it is armed, whether it has.
+type endsWhenAsked struct {
+	context.Context
+	end   context.CancelFunc
+	armed atomic.Bool
+}
+
+func (c *endsWhenAsked) Err() error {
+	err := c.Context.Err()
+	if err == nil && c.armed.CompareAndSwap(true, false) {
+		c.end()
+		time.Sleep(50 * time.Millisecond) // until those that follow from it have ended
+	}
+	return err
+}
+
+// TestAViewThatIsStoppedHasNotFailed: whenever it is.
+func TestAViewThatIsStoppedHasNotFailed(t *testing.T) {
+	k := streamtest.Kafka(t, streamtest.Topic{Name: "state", Partitions: 1, Compact: true})
+	applied := make(chan struct{}, 1)
+	v := stream.NewView(k, "state", func(stream.ViewRecord) { applied <- struct{}{} })
+	ctx := &endsWhenAsked{}
+	ctx.Context, ctx.end = context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- v.Run(ctx) }()
+	<-v.Ready()
+	ctx.armed.Store(true)
+	streamtest.Produce(t, k, &kgo.Record{Topic: "state", Key: []byte("k"), Value: []byte("v")})
+	select {
+	case <-applied:
+	case <-ctx.Done():
+	}
+	ctx.end()
+	if err := <-done; err != nil {
+		t.Errorf("it says %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -18,9 +19,11 @@ import (
 	"github.com/belfry/belfry/stream/streamtest"
 )
 
-// TestWatchSaysItOnce: an outage is one line, and its end another, and nobody else speaks of it.
+// TestWatchSaysItOnce: an outage is one line, and its end another, and nobody else speaks of it: not the consumers, in the middle
+// of their commits, nor the views. For as long as it lasts the process is not well.
 func TestWatchSaysItOnce(t *testing.T) {
-	k, broker := streamtest.Embedded(t)
+	t.Parallel()
+	k, broker := streamtest.Embedded(t, streamtest.Topic{Name: "in", Partitions: 4}, streamtest.Topic{Name: "out", Partitions: 3})
 	var away atomic.Bool
 	broker.Control(func(kmsg.Request) (kmsg.Response, error, bool) {
 		broker.KeepControl()
@@ -30,10 +33,21 @@ func TestWatchSaysItOnce(t *testing.T) {
 	watched := *k
 	watched.Log = slog.New(slog.NewTextHandler(&log, nil))
 	streamtest.Run(t, watched.Watch)
+	streamtest.Run(t, stream.NewView(&watched, "out", func(stream.ViewRecord) {}).Run)
+	for _, name := range []string{"one", "two"} {
+		streamtest.Run(t, stream.NewConsumer(&watched, stream.Options{Name: name, Topics: []string{"in"}, Records: 64, Handle: copyLater}).Run)
+	}
+	fill(t, k, "in", 10*records)
+	waitFor(t, func() bool { return watched.Health() == nil })
 	away.Store(true)
 	waitFor(t, func() bool { return log.count("Kafka does not answer") == 1 })
+	if watched.Health() == nil {
+		t.Error("Kafka is away, and all is well")
+	}
+	time.Sleep(15 * time.Second) // longer than whatever fails is silent
 	away.Store(false)
 	waitFor(t, func() bool { return log.count("Kafka answers again") == 1 })
+	waitFor(t, func() bool { return watched.Health() == nil })
 	if n := log.count("\n"); n != 2 {
 		t.Errorf("an outage took %d lines:\n%s", n, log.String())
 	}

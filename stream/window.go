@@ -24,7 +24,8 @@ type window struct {
 	above, runs int
 	// held is what costs memory; of that, fresh is done since the last snapshot.
 	held, fresh amount
-	// end is the offset after the last record received, or the committed offset before the first; -1 when neither is known.
+	// end is the offset after the last record received or marker passed, or the committed offset before the first; -1 when
+	// none is known.
 	end int64
 }
 
@@ -69,6 +70,14 @@ func (w *window) push(offset int64, size int) uint64 {
 	w.end = offset + 1
 	return seq
 }
+
+// pass notes that nothing is left before an offset but what has been received: a transaction's marker, and whatever was
+// aborted before it, which no reader is given.
+func (w *window) pass(end int64) { w.end = max(w.end, end) }
+
+// passed says that the position is beyond what is committed though no record ended: markers came, or aborted records did not.
+// Without a commit of that, a group would stand before them for ever, and they would look like its backlog.
+func (w *window) passed(committed int64) bool { return w.low == w.next && w.end > committed }
 
 func (w *window) grow() {
 	old := *w

@@ -16,6 +16,7 @@ func TestCommitSafety(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"receive": m.receive,
 			"finish":  m.finish,
+			"pass":    m.pass,
 			"commit":  func(t *rapid.T) { m.commit(t, true) },
 			"fail":    func(t *rapid.T) { m.commit(t, false) },
 			"restart": m.restart,
@@ -25,7 +26,8 @@ func TestCommitSafety(t *testing.T) {
 }
 
 type model struct {
-	log       []int64        // offsets that exist
+	log       []int64        // offsets of records
+	end       int64          // of the log, which may end in markers
 	done      map[int64]bool // ended in this life or committed as done
 	durable   map[int64]bool // ended, and the commit stands
 	committed int64
@@ -46,14 +48,10 @@ func newModel() *model {
 }
 
 func (m *model) receive(t *rapid.T) {
-	last := int64(-1)
-	if n := len(m.log); n > 0 {
-		last = m.log[n-1]
-	}
 	if m.read == len(m.log) {
 		for range rapid.IntRange(1, 20).Draw(t, "records") {
-			last += int64(rapid.IntRange(1, 3).Draw(t, "hole"))
-			m.log = append(m.log, last)
+			m.end += int64(rapid.IntRange(1, 3).Draw(t, "hole"))
+			m.log = append(m.log, m.end-1)
 		}
 	}
 	p := m.partition()
@@ -74,6 +72,18 @@ func (m *model) receive(t *rapid.T) {
 		m.handed[offset] = seq
 	}
 	m.skip = p.skip
+}
+
+// pass is a marker, or aborted records and one, at the end of the log.
+func (m *model) pass(t *rapid.T) {
+	if m.read < len(m.log) {
+		t.Skip("there are records before it")
+	}
+	m.end += int64(rapid.IntRange(1, 3).Draw(t, "hole"))
+	m.w.pass(m.end)
+	if len(m.handed) == 0 && !m.w.passed(m.committed) {
+		t.Fatal("all is done, and what was passed would never be committed")
+	}
 }
 
 func (m *model) finish(t *rapid.T) {

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +18,10 @@ import (
 
 	"github.com/belfry/belfry/config"
 	"github.com/belfry/belfry/fanout"
+	"github.com/belfry/belfry/health"
+	"github.com/belfry/belfry/lanes"
 	"github.com/belfry/belfry/ledger"
+	"github.com/belfry/belfry/listen"
 	"github.com/belfry/belfry/producer"
 	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/replay"
@@ -40,9 +41,14 @@ type app struct {
 	kafka *stream.Kafka
 	redis *registry.Redis
 	roles []role
+	// peer is what this process tells the others that it was told.
+	peer *pb.Peer
 	// address is where the API listens, if it does.
 	address string
-	close   []func()
+	health  *health.Process
+	// told is where others see how this process is, or nil.
+	told  *health.Server
+	close []func()
 }
 
 type role struct {
@@ -58,13 +64,22 @@ func openApp(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *app,
 			a.Close()
 		}
 	}()
+	if err := a.openHealth(); err != nil {
+		return nil, err
+	}
 	if err := a.openKafka(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.openRedis(ctx); err != nil {
 		return nil, err
 	}
-	return a, a.makeRoles()
+	if a.peer, err = cfg.Peer(version); err != nil {
+		return nil, err
+	}
+	if err := a.makeRoles(); err != nil {
+		return nil, err
+	}
+	return a, a.makeHealth()
 }
 
 func (a *app) openKafka(ctx context.Context) (err error) {
@@ -74,17 +89,22 @@ func (a *app) openKafka(ctx context.Context) (err error) {
 	if len(a.kafka.Brokers) > 0 {
 		return stream.CheckCluster(ctx, a.kafka)
 	}
-	broker, err := stream.StartEmbedded(filepath.Join(a.cfg.DataDir, "kafka"))
+	broker, err := stream.OpenEmbedded(stream.EmbeddedOptions{
+		Dir: kafkaFolder(a.cfg), SyncAlways: a.cfg.Data.Sync == config.SyncAlways, Log: a.log,
+	})
 	if err != nil {
 		return err
 	}
 	a.close = append(a.close, broker.Close)
-	a.kafka.Brokers = broker.Addrs()
+	broker.Attach(a.kafka)
 	if _, err := stream.ApplyTopics(ctx, a.kafka); err != nil {
 		return err
 	}
 	return stream.MarkCluster(ctx, a.kafka)
 }
+
+// kafkaFolder is where the embedded Kafka has its files.
+func kafkaFolder(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "kafka") }
 
 func (a *app) openRedis(ctx context.Context) error {
 	c, err := a.cfg.Registry()
@@ -100,7 +120,7 @@ func (a *app) openRedis(ctx context.Context) error {
 			a.log.Warn("closing Redis", "err", err)
 		}
 	})
-	if a.redis.Embedded {
+	if a.redis.Embedded && a.cfg.UsesRedis() { // else nothing reads it, and nobody should be told that the registry is here
 		return registry.Rebuild(ctx, a.kafka, registry.New(a.redis), nil)
 	}
 	return nil
@@ -154,6 +174,11 @@ type runner interface {
 func (a *app) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.kafka.Watch(ctx) })
+	group.Go(func() error { return lanes.NewHerald(a.kafka, a.health.Lanes(), a.peer).Run(ctx) })
+	if a.told != nil {
+		a.told.Begin(a.health)
+		defer context.AfterFunc(ctx, a.told.Stop)()
+	}
 	for _, r := range a.roles {
 		group.Go(func() error {
 			if err := r.run(ctx); err != nil {
@@ -174,9 +199,13 @@ func (a *app) Close() {
 }
 
 func (a *app) producer() (runner, error) {
-	listener, err := net.Listen("tcp", a.cfg.Listen)
+	limit, err := a.connections()
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return nil, err
+	}
+	listener, err := listen.On(a.cfg.Listen, listen.Options{Name: "listen", Limit: limit, Log: a.log})
+	if err != nil {
+		return nil, err
 	}
 	a.address = listener.Addr().String()
 	if a.cfg.TLS.CertFile != "" {
@@ -189,7 +218,7 @@ func (a *app) producer() (runner, error) {
 		})
 	}
 	o := producer.Options{
-		Listener: listener, Kafka: a.kafka, Redis: a.redis, Version: version, Log: a.log,
+		Listener: listener, Kafka: a.kafka, Redis: a.redis, Version: version, Log: a.log, Peer: a.peer,
 		Keys: map[string][]producer.Key{}, AllowHosts: map[string][]string{},
 	}
 	for _, k := range a.cfg.Operators {
@@ -205,7 +234,12 @@ func (a *app) producer() (runner, error) {
 			o.AllowHosts[name] = app.WebPush.AllowHosts
 		}
 	}
-	return producer.New(o)
+	server, err := producer.New(o)
+	if err != nil {
+		return nil, err
+	}
+	a.health = server.Health()
+	return server, nil
 }
 
 // apiKey takes a hash that Validate has checked: "sha256:" and 64 hex digits.
@@ -215,8 +249,11 @@ func apiKey(name, hash string, scopes []string) producer.Key {
 }
 
 func (a *app) triggers(devices *registry.Registry) (runner, error) {
-	o := fanout.TriggerOptions{Kafka: a.kafka, Registry: devices, Redis: a.redis, Apps: slices.Sorted(maps.Keys(a.cfg.Apps))}
+	o := fanout.TriggerOptions{Kafka: a.kafka, Registry: devices, Redis: a.redis}
 	for name, app := range a.cfg.Apps {
+		if app.Rules != nil { // said, if only that there are none
+			o.Apps = append(o.Apps, name)
+		}
 		for _, r := range app.Rules {
 			m, err := r.Message.Proto()
 			if err != nil {
@@ -287,7 +324,7 @@ func (a *app) webpush() (runner, error) {
 		}
 		apps[name] = webpush.Config{
 			PublicKey: c.PublicKey, PrivateKey: c.PrivateKey.Reveal(), Subject: c.Subject, AllowHosts: c.AllowHosts, CA: files[0],
-			Padding: c.Padding, Wire: a.cfg.Senders.Transport.WebPush == config.Wire,
+			Padding: c.Padding, PerMinute: c.PerMinute, Wire: a.cfg.Senders.Transport.WebPush == config.Wire,
 		}
 	}
 	p, err := webpush.New(apps, a.log)

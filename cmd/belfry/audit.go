@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"path/filepath"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -89,7 +88,7 @@ func openCluster(cmd *cobra.Command, cfg *config.Config) (*stream.Kafka, func(),
 	if err != nil || len(k.Brokers) > 0 {
 		return k, func() {}, err
 	}
-	broker, err := stream.StartEmbedded(filepath.Join(cfg.DataDir, "kafka"))
+	broker, err := stream.StartEmbedded(kafkaFolder(cfg))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -88,7 +88,7 @@ func scaleBench(quick bool) bench.Bench {
 func isolationBench(quick bool) bench.Bench {
 	if quick {
 		return bench.Staged{Scene: bench.Isolation{
-			Pairs: []string{"webpush-blackhole"}, Rounds: 2,
+			Pairs: []string{"webpush-blackhole", "half-429"}, Rounds: 2,
 			Ticks: 5, Paced: 100, Bursts: 1, Burst: 1000,
 		}}
 	}

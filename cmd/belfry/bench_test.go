@@ -113,7 +113,10 @@ func TestScenes(t *testing.T) {
 	}{
 		"fairness": {bench.Fairness{Devices: 10_000, Small: 5, Rounds: 1}, []string{"other_app", "same_app"}},
 		"isolation": {
-			bench.Isolation{Pairs: []string{"webpush-blackhole", "app-429"}, Rounds: 1, Ticks: 2, Paced: 20, Bursts: 1, Burst: 40},
+			bench.Isolation{
+				Pairs:  []string{"webpush-blackhole", "app-429", "device-429", "message-topic", "half-latency"},
+				Rounds: 1, Ticks: 2, Paced: 20, Bursts: 1, Burst: 40,
+			},
 			[]string{"pairs", "noise"},
 		},
 	} {

@@ -41,7 +41,7 @@ POST /v1/campaigns takes (docs/api.md); "-" reads standard input.`,
 				state = "on Kafka, and launched when the launcher answers"
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Campaign %s is %s. Follow it with: belfry campaign watch %s\n", created.ID, state, created.ID)
-			return err
+			return errors.Join(err, warn(cmd, created))
 		},
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "follow it until it has ended")
@@ -146,6 +146,15 @@ func campaignList(c *client) *cobra.Command {
 	return cmd
 }
 
+// warn says what was wrong at a campaign's launch.
+func warn(cmd *cobra.Command, c producer.Campaign) error {
+	if c.Warning == "" {
+		return nil
+	}
+	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "Warning: %s.\n", c.Warning)
+	return err
+}
+
 func timeOf(t *time.Time) string {
 	if t == nil {
 		return "-"
@@ -191,7 +200,7 @@ func campaignAction(c *client, name, short string) *cobra.Command {
 				return show(cmd, one, true)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "Campaign %s is %s.\n", args[0], one.State)
-			return err
+			return errors.Join(err, warn(cmd, one))
 		},
 	}
 	if name == "pause" || name == "cancel" {

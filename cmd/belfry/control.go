@@ -33,7 +33,8 @@ func lanesCommand(c *client) *cobra.Command {
 		Use:   "lanes",
 		Short: "Where each lane stands, and what is held back",
 		Long: `Where each lane stands: how much it has to do, how fast it does it, and which destinations do not take what is theirs,
-why, and until when. Then what operators, or Belfry itself, hold back. With an app's key: its own destinations.`,
+why, and until when. Then what operators, or Belfry itself, hold back. With an app's key: its own destinations. With an
+operator's: processes that were told otherwise than the one that answers.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var lanes producer.LaneList
@@ -51,7 +52,7 @@ why, and until when. Then what operators, or Belfry itself, hold back. With an a
 				}{lanes, held}, true)
 			}
 			return errors.Join(printLanes(cmd.OutOrStdout(), lanes.Lanes), printDestinations(cmd.OutOrStdout(), lanes.Lanes),
-				printRestraints(cmd.OutOrStdout(), held.Restraints))
+				printHeld(cmd.OutOrStdout(), lanes.Held), printProcesses(cmd.OutOrStdout(), lanes.Processes), printRestraints(cmd.OutOrStdout(), held.Restraints))
 		},
 	}
 	jsonFlag(cmd, &asJSON)
@@ -60,7 +61,7 @@ why, and until when. Then what operators, or Belfry itself, hold back. With an a
 
 func printLanes(out io.Writer, lanes []producer.Lane) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "LANE\tINSTANCES\tBACKLOG\tDONE/S\tOLDEST\tIN FLIGHT\tDESTINATIONS")
+	fmt.Fprintln(t, "LANE\tINSTANCES\tBACKLOG\tRETRYING\tDONE/S\tOLDEST\tIN FLIGHT\tDESTINATIONS")
 	for _, l := range lanes {
 		open := 0
 		for _, d := range l.Destinations {
@@ -68,25 +69,88 @@ func printLanes(out io.Writer, lanes []producer.Lane) error {
 				open++
 			}
 		}
-		oldest := time.Duration(l.OldestSeconds * float64(time.Second)).Round(100 * time.Millisecond)
-		fmt.Fprintf(t, "%s\t%d\t%d\t%.0f\t%s\t%d\t%d of %d open\n",
-			l.Lane, l.Instances, l.Backlog, l.DrainRate, oldest, l.InFlight, open, len(l.Destinations))
+		instances, oldest := strconv.Itoa(l.Instances), "unknown"
+		if l.Instances == 0 {
+			instances = "no process"
+		}
+		if l.OldestSeconds != nil {
+			oldest = seconds(*l.OldestSeconds).Round(100 * time.Millisecond).String()
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.0f\t%s\t%d\t%d of %d open\n",
+			l.Lane, instances, countOf(l.Backlog), countOf(l.Retrying), l.DrainRate, oldest, l.InFlight, open, len(l.Destinations))
 	}
 	return t.Flush()
 }
 
-// printDestinations lists those that are not open, or have deliveries waiting elsewhere.
+func countOf(n *uint64) string {
+	if n == nil {
+		return "unknown"
+	}
+	return strconv.FormatUint(*n, 10)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// failingFrom is which part of a destination's answers must fail for it to be listed.
+const failingFrom = 0.01
+
+// printDestinations lists those that are not open, are slow, fail in part, keep to a rate, or have deliveries waiting elsewhere.
 func printDestinations(out io.Writer, lanes []producer.Lane) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	head := "\nLANE\tDESTINATION\tSTATE\tPARKED\tREASON\tUNTIL\n"
+	head := "\nLANE\tDESTINATION\tSTATE\tPARKED\tREASON\tSINCE\tUNTIL\tRATE\n"
 	for _, l := range lanes {
 		for _, d := range l.Destinations {
-			if d.State == "open" && d.Parked == 0 {
+			if d.State == "open" && d.Parked == 0 && !d.Slow && d.Failing < failingFrom && d.PerMinute == 0 {
 				continue
 			}
-			fmt.Fprintf(t, "%s%s\t%s/%s\t%s\t%d\t%s\t%s\n", head, l.Lane, d.App, d.Name, d.State, d.Parked, cmp.Or(d.Reason, "-"), timeOf(d.Until))
+			state := d.State
+			if d.State == "open" && d.Failing >= failingFrom {
+				state += fmt.Sprintf(", %.0f %% fails", 100*d.Failing)
+				d.Reason = d.FailingCode
+			}
+			if d.Slow {
+				state += ", slow"
+				d.Reason = cmp.Or(d.Reason, fmt.Sprintf("answers in %.1f s", float64(d.LatencyMs)/1000))
+			}
+			fmt.Fprintf(t, "%s%s\t%s/%s\t%s\t%d\t%s\t%s\t%s\t%s\n", head, l.Lane, d.App, d.Name, state, d.Parked,
+				cmp.Or(d.Reason, "-"), timeOf(d.Since), timeOf(d.Until), rateOf(d))
 			head = ""
 		}
+	}
+	return t.Flush()
+}
+
+// rateOf is what a destination takes a minute, since when, and how long what waits for it takes.
+func rateOf(d producer.Destination) string {
+	if d.PerMinute == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f/min since %s, done in %s", d.PerMinute, timeOf(d.PerMinuteSince), seconds(d.DrainsIn).Round(time.Second))
+}
+
+// printHeld tells of events that wait.
+func printHeld(out io.Writer, held []producer.Held) error {
+	if len(held) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nPLATFORM\tEVENTS THAT WAIT\tREASON")
+	for _, h := range held {
+		fmt.Fprintf(t, "%s\t%d\tno process of the role trigger knows the rules of their app\n", h.Platform, h.Events)
+	}
+	return t.Flush()
+}
+
+// printProcesses lists those that were told otherwise than the one that answers.
+func printProcesses(out io.Writer, processes []producer.Process) error {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	head := "\nTOLD OTHERWISE\tROLES\tVERSION\tWHAT DIFFERS FROM THE PROCESS THAT ANSWERS\n"
+	for _, p := range processes {
+		if len(p.Differs) == 0 {
+			continue
+		}
+		fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\n", head, p.Instance, strings.Join(p.Roles, ","), p.Version, strings.Join(p.Differs, "; "))
+		head = ""
 	}
 	return t.Flush()
 }

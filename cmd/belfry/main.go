@@ -49,7 +49,7 @@ To see it work: belfry demo. For a first campaign of your own, see README.md.`,
 	}
 	add("use", "To send, with an API key:", clientCommands()...)
 	add("steer", "To steer it, with an app's key or an operator's:", steerCommands()...)
-	add("operate", "To run it:", serveCommand(), checkCommand(), topicsCommand(), rebuildCommand())
+	add("operate", "To run it:", serveCommand(), checkCommand(), topicsCommand(), rebuildCommand(), dataCommand())
 	add("try", "To try it without phones:", demoCommand(), benchCommand(), simulateCommand())
 	root.AddCommand(versionCommand())
 	return root

@@ -7,6 +7,7 @@ import (
 
 	"github.com/belfry/belfry/ledger"
 	"github.com/belfry/belfry/registry"
+	"github.com/belfry/belfry/stream"
 )
 
 func rebuildCommand() *cobra.Command {
@@ -28,6 +29,9 @@ themselves. Nothing is lost with a Redis that is lost.`,
 			k, err := clusterOf(cmd, path)
 			if err != nil {
 				return err
+			}
+			if err := stream.CheckCluster(cmd.Context(), k); err != nil {
+				return err // what lies on a wrong partition must not come back
 			}
 			c, err := cfg.Registry()
 			if err != nil {

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -49,12 +51,9 @@ this process, with its data in data_dir: for one machine. All else is the same.`
 				return err
 			}
 			defer a.Close()
-			what := "all roles"
-			if len(cfg.Roles) > 0 {
-				what = strings.Join(cfg.Roles, ", ")
-			}
-			log.Info("belfry serves", "roles", what, "instance", cfg.Instance, "listen", a.address,
-				"kafka", kindOf(cfg.Kafka.Brokers), "redis", kindOf(cfg.Redis.Addresses), "apps", len(cfg.Apps))
+			log.Info("belfry serves", "version", version, "configuration", config.Fingerprint(a.peer),
+				"roles", strings.Join(a.peer.Roles, ","), "instance", cfg.Instance, "listen", a.address,
+				"kafka", kindOf(cfg.Kafka.Brokers), "redis", kindOf(cfg.Redis.Addresses), "apps", strings.Join(slices.Sorted(maps.Keys(cfg.Apps)), ","))
 			if len(cfg.Apps) == 0 {
 				log.Warn("no apps are configured, so nobody can call the API: see docs/configuration.md, or belfry simulate --dir for a ready example")
 			}

@@ -242,7 +242,9 @@ type Campaign struct {
 	// Platforms whose every delivery has its outcome.
 	Settled []Platform `protobuf:"varint,24,rep,packed,name=settled,proto3,enum=belfry.v1.Platform" json:"settled,omitempty"`
 	// The last commands that were decided and how, newest last, at most 8: what the API waits to see.
-	Decisions     []*Decision `protobuf:"bytes,25,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	Decisions []*Decision `protobuf:"bytes,25,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// What was wrong at its launch, though it was launched: whom it may miss.
+	Warning       string `protobuf:"bytes,26,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -401,6 +403,13 @@ func (x *Campaign) GetDecisions() []*Decision {
 		return x.Decisions
 	}
 	return nil
+}
+
+func (x *Campaign) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
 }
 
 // Decision is the launcher's answer to one command.
@@ -672,7 +681,9 @@ func (*Command_SetPace) isCommand_Kind() {}
 
 // Launch asks a draft to run, now or at its start_at.
 type Launch struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Becomes the campaign's.
+	Warning       string `protobuf:"bytes,1,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -705,6 +716,13 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
 	return file_belfry_v1_campaign_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Launch) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
 }
 
 type Pause struct {
@@ -975,7 +993,13 @@ type Chunk struct {
 	// Set for an audience that is a list: the device ids of this slice. The shard range is then empty.
 	Devices []string `protobuf:"bytes,8,rep,name=devices,proto3" json:"devices,omitempty"`
 	// How many devices the range held at launch: what fair order and pace count with until it is expanded.
-	Estimate      uint32 `protobuf:"varint,9,opt,name=estimate,proto3" json:"estimate,omitempty"`
+	Estimate uint32 `protobuf:"varint,9,opt,name=estimate,proto3" json:"estimate,omitempty"`
+	// Set for what is left of a chunk whose other deliveries have been written: those of it that are still to be, sorted, each by
+	// the last eight bytes of its id, big-endian. Who has registered since is not among them.
+	Rest []uint64 `protobuf:"fixed64,10,rep,packed,name=rest,proto3" json:"rest,omitempty"`
+	// The destinations, as lanes name them, that took no more when it was looked at last, and that all of it goes to. It is
+	// looked at again once one of them takes more.
+	Waits         []string `protobuf:"bytes,11,rep,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1073,6 +1097,20 @@ func (x *Chunk) GetEstimate() uint32 {
 	return 0
 }
 
+func (x *Chunk) GetRest() []uint64 {
+	if x != nil {
+		return x.Rest
+	}
+	return nil
+}
+
+func (x *Chunk) GetWaits() []string {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
 var File_belfry_v1_campaign_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_campaign_proto_rawDesc = "" +
@@ -1086,7 +1124,7 @@ const file_belfry_v1_campaign_proto_rawDesc = "" +
 	"\tplatforms\x18\x05 \x03(\x0e2\x13.belfry.v1.PlatformR\tplatforms\"%\n" +
 	"\x04Pace\x12\x1d\n" +
 	"\n" +
-	"per_second\x18\x01 \x01(\x01R\tperSecond\"\xa5\x05\n" +
+	"per_second\x18\x01 \x01(\x01R\tperSecond\"\xbf\x05\n" +
 	"\bCampaign\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1108,7 +1146,8 @@ const file_belfry_v1_campaign_proto_rawDesc = "" +
 	"\bended_at\x18\x16 \x01(\x03R\aendedAt\x127\n" +
 	"\x06chunks\x18\x17 \x03(\v2\x1f.belfry.v1.Campaign.ChunksEntryR\x06chunks\x12-\n" +
 	"\asettled\x18\x18 \x03(\x0e2\x13.belfry.v1.PlatformR\asettled\x121\n" +
-	"\tdecisions\x18\x19 \x03(\v2\x13.belfry.v1.DecisionR\tdecisions\x1a9\n" +
+	"\tdecisions\x18\x19 \x03(\v2\x13.belfry.v1.DecisionR\tdecisions\x12\x18\n" +
+	"\awarning\x18\x1a \x01(\tR\awarning\x1a9\n" +
 	"\vChunksEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\">\n" +
@@ -1129,8 +1168,9 @@ const file_belfry_v1_campaign_proto_rawDesc = "" +
 	" \x01(\v2\x10.belfry.v1.StartH\x00R\x05start\x12+\n" +
 	"\x06settle\x18\v \x01(\v2\x11.belfry.v1.SettleH\x00R\x06settle\x12/\n" +
 	"\bset_pace\x18\f \x01(\v2\x12.belfry.v1.SetPaceH\x00R\asetPaceB\x06\n" +
-	"\x04kind\"\b\n" +
-	"\x06Launch\"\x1f\n" +
+	"\x04kind\"\"\n" +
+	"\x06Launch\x12\x18\n" +
+	"\awarning\x18\x01 \x01(\tR\awarning\"\x1f\n" +
 	"\x05Pause\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\b\n" +
 	"\x06Resume\" \n" +
@@ -1141,7 +1181,7 @@ const file_belfry_v1_campaign_proto_rawDesc = "" +
 	"per_second\x18\x01 \x01(\x01R\tperSecond\"\a\n" +
 	"\x05Start\"9\n" +
 	"\x06Settle\x12/\n" +
-	"\bplatform\x18\x01 \x01(\x0e2\x13.belfry.v1.PlatformR\bplatform\"\xfc\x01\n" +
+	"\bplatform\x18\x01 \x01(\x0e2\x13.belfry.v1.PlatformR\bplatform\"\xa6\x02\n" +
 	"\x05Chunk\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12/\n" +
@@ -1152,7 +1192,10 @@ const file_belfry_v1_campaign_proto_rawDesc = "" +
 	"firstShard\x12\x1b\n" +
 	"\tend_shard\x18\a \x01(\rR\bendShard\x12\x18\n" +
 	"\adevices\x18\b \x03(\tR\adevices\x12\x1a\n" +
-	"\bestimate\x18\t \x01(\rR\bestimate*\xf5\x01\n" +
+	"\bestimate\x18\t \x01(\rR\bestimate\x12\x12\n" +
+	"\x04rest\x18\n" +
+	" \x03(\x06R\x04rest\x12\x14\n" +
+	"\x05waits\x18\v \x03(\tR\x05waits*\xf5\x01\n" +
 	"\rCampaignState\x12\x1e\n" +
 	"\x1aCAMPAIGN_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CAMPAIGN_STATE_DRAFT\x10\x01\x12\x1c\n" +

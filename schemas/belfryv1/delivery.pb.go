@@ -174,7 +174,13 @@ type Delivery struct {
 	Replay string `protobuf:"bytes,21,opt,name=replay,proto3" json:"replay,omitempty"`
 	// Set on a retry topic: it was put off for its destination's or its campaign's sake, not for its own. So it may come
 	// back before due_at, as soon as they go on.
-	Parked        bool `protobuf:"varint,20,opt,name=parked,proto3" json:"parked,omitempty"`
+	Parked bool `protobuf:"varint,20,opt,name=parked,proto3" json:"parked,omitempty"`
+	// Set on a retry topic: the provider was asked, and did not take it. It counted no attempt, since it takes nothing just now,
+	// but to find out whether it does again another is the better choice.
+	Asked bool `protobuf:"varint,22,opt,name=asked,proto3" json:"asked,omitempty"`
+	// Set on a retry topic with an attempt that may have failed for its service's sake: from this time on, Unix ms, it may come back before
+	// due_at, when others that failed so are seen to pass. It counts no attempt then, if it fails again.
+	EarlyAt       int64 `protobuf:"varint,23,opt,name=early_at,json=earlyAt,proto3" json:"early_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,6 +339,20 @@ func (x *Delivery) GetParked() bool {
 		return x.Parked
 	}
 	return false
+}
+
+func (x *Delivery) GetAsked() bool {
+	if x != nil {
+		return x.Asked
+	}
+	return false
+}
+
+func (x *Delivery) GetEarlyAt() int64 {
+	if x != nil {
+		return x.EarlyAt
+	}
+	return 0
 }
 
 // Result is what one lane says of one delivery.
@@ -505,10 +525,12 @@ func (x *Invalid) GetRegisteredAt() int64 {
 
 // Expanded says how many deliveries a chunk became.
 type Expanded struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Chunk         uint32                 `protobuf:"varint,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	Total         uint32                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
-	Planned       uint32                 `protobuf:"varint,3,opt,name=planned,proto3" json:"planned,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Chunk   uint32                 `protobuf:"varint,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Total   uint32                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	Planned uint32                 `protobuf:"varint,3,opt,name=planned,proto3" json:"planned,omitempty"`
+	// The rest of the chunk waits for its destinations, and is counted when it becomes deliveries.
+	Partial       bool `protobuf:"varint,4,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -562,6 +584,13 @@ func (x *Expanded) GetPlanned() uint32 {
 		return x.Planned
 	}
 	return 0
+}
+
+func (x *Expanded) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
 }
 
 // Replayed says how many deliveries a replay sent again.
@@ -860,7 +889,7 @@ var File_belfry_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_delivery_proto_rawDesc = "" +
 	"\n" +
-	"\x18belfry/v1/delivery.proto\x12\tbelfry.v1\x1a\x16belfry/v1/device.proto\x1a\x17belfry/v1/message.proto\"\xfa\x04\n" +
+	"\x18belfry/v1/delivery.proto\x12\tbelfry.v1\x1a\x16belfry/v1/device.proto\x1a\x17belfry/v1/message.proto\"\xab\x05\n" +
 	"\bDelivery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x10\n" +
@@ -882,7 +911,9 @@ const file_belfry_v1_delivery_proto_rawDesc = "" +
 	"\tlast_code\x18\x0f \x01(\tR\blastCode\x12(\n" +
 	"\x10first_attempt_at\x18\x10 \x01(\x03R\x0efirstAttemptAt\x12\x16\n" +
 	"\x06replay\x18\x15 \x01(\tR\x06replay\x12\x16\n" +
-	"\x06parked\x18\x14 \x01(\bR\x06parked\x1a<\n" +
+	"\x06parked\x18\x14 \x01(\bR\x06parked\x12\x14\n" +
+	"\x05asked\x18\x16 \x01(\bR\x05asked\x12\x19\n" +
+	"\bearly_at\x18\x17 \x01(\x03R\aearlyAt\x1a<\n" +
 	"\x0eVariablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\x01\n" +
@@ -898,11 +929,12 @@ const file_belfry_v1_delivery_proto_rawDesc = "" +
 	"\aInvalid\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x03R\x02at\x12#\n" +
-	"\rregistered_at\x18\x03 \x01(\x03R\fregisteredAt\"P\n" +
+	"\rregistered_at\x18\x03 \x01(\x03R\fregisteredAt\"j\n" +
 	"\bExpanded\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\rR\x05chunk\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\rR\x05total\x12\x18\n" +
-	"\aplanned\x18\x03 \x01(\rR\aplanned\"8\n" +
+	"\aplanned\x18\x03 \x01(\rR\aplanned\x12\x18\n" +
+	"\apartial\x18\x04 \x01(\bR\apartial\"8\n" +
 	"\bReplayed\x12\x12\n" +
 	"\x04dead\x18\x01 \x01(\rR\x04dead\x12\x18\n" +
 	"\aplanned\x18\x02 \x01(\rR\aplanned\"\x9c\x01\n" +

@@ -109,11 +109,83 @@ func (x *Event) GetFields() map[string]*Value {
 	return nil
 }
 
+// HeldEvent is an event of an app whose rules no process that met it knew: the value on belfry.held.<platform>, under the event's
+// own key.
+type HeldEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The record on belfry.events: its value, where it lies, and its time, Unix ms.
+	Event      []byte  `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	Source     *Source `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	AcceptedAt int64   `protobuf:"varint,3,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
+	// Names the process that wrote this, in one of its lives: it need not look at it again.
+	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldEvent) Reset() {
+	*x = HeldEvent{}
+	mi := &file_belfry_v1_event_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldEvent) ProtoMessage() {}
+
+func (x *HeldEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_event_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldEvent.ProtoReflect.Descriptor instead.
+func (*HeldEvent) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_event_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *HeldEvent) GetEvent() []byte {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *HeldEvent) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *HeldEvent) GetAcceptedAt() int64 {
+	if x != nil {
+		return x.AcceptedAt
+	}
+	return 0
+}
+
+func (x *HeldEvent) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 var File_belfry_v1_event_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15belfry/v1/event.proto\x12\tbelfry.v1\x1a\x16belfry/v1/device.proto\"\xe4\x01\n" +
+	"\x15belfry/v1/event.proto\x12\tbelfry.v1\x1a\x18belfry/v1/delivery.proto\x1a\x16belfry/v1/device.proto\"\xe4\x01\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -123,7 +195,13 @@ const file_belfry_v1_event_proto_rawDesc = "" +
 	"\x06fields\x18\x06 \x03(\v2\x1c.belfry.v1.Event.FieldsEntryR\x06fields\x1aK\n" +
 	"\vFieldsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12&\n" +
-	"\x05value\x18\x02 \x01(\v2\x10.belfry.v1.ValueR\x05value:\x028\x01B+Z)github.com/belfry/belfry/schemas/belfryv1b\x06proto3"
+	"\x05value\x18\x02 \x01(\v2\x10.belfry.v1.ValueR\x05value:\x028\x01\"}\n" +
+	"\tHeldEvent\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\fR\x05event\x12)\n" +
+	"\x06source\x18\x02 \x01(\v2\x11.belfry.v1.SourceR\x06source\x12\x1f\n" +
+	"\vaccepted_at\x18\x03 \x01(\x03R\n" +
+	"acceptedAt\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02byB+Z)github.com/belfry/belfry/schemas/belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_event_proto_rawDescOnce sync.Once
@@ -137,20 +215,23 @@ func file_belfry_v1_event_proto_rawDescGZIP() []byte {
 	return file_belfry_v1_event_proto_rawDescData
 }
 
-var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_belfry_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_belfry_v1_event_proto_goTypes = []any{
-	(*Event)(nil), // 0: belfry.v1.Event
-	nil,           // 1: belfry.v1.Event.FieldsEntry
-	(*Value)(nil), // 2: belfry.v1.Value
+	(*Event)(nil),     // 0: belfry.v1.Event
+	(*HeldEvent)(nil), // 1: belfry.v1.HeldEvent
+	nil,               // 2: belfry.v1.Event.FieldsEntry
+	(*Source)(nil),    // 3: belfry.v1.Source
+	(*Value)(nil),     // 4: belfry.v1.Value
 }
 var file_belfry_v1_event_proto_depIdxs = []int32{
-	1, // 0: belfry.v1.Event.fields:type_name -> belfry.v1.Event.FieldsEntry
-	2, // 1: belfry.v1.Event.FieldsEntry.value:type_name -> belfry.v1.Value
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2, // 0: belfry.v1.Event.fields:type_name -> belfry.v1.Event.FieldsEntry
+	3, // 1: belfry.v1.HeldEvent.source:type_name -> belfry.v1.Source
+	4, // 2: belfry.v1.Event.FieldsEntry.value:type_name -> belfry.v1.Value
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_event_proto_init() }
@@ -158,6 +239,7 @@ func file_belfry_v1_event_proto_init() {
 	if File_belfry_v1_event_proto != nil {
 		return
 	}
+	file_belfry_v1_delivery_proto_init()
 	file_belfry_v1_device_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -165,7 +247,7 @@ func file_belfry_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_event_proto_rawDesc), len(file_belfry_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

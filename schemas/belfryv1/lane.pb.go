@@ -33,6 +33,8 @@ const (
 	DestinationState_DESTINATION_STATE_STOPPED DestinationState = 3
 	// An operator holds it, its app or its lane back: see Restraint.
 	DestinationState_DESTINATION_STATE_PAUSED DestinationState = 4
+	// The process has no credential for it: its deliveries wait for one that has.
+	DestinationState_DESTINATION_STATE_BLOCKED DestinationState = 5
 )
 
 // Enum value maps for DestinationState.
@@ -43,6 +45,7 @@ var (
 		2: "DESTINATION_STATE_WAITING",
 		3: "DESTINATION_STATE_STOPPED",
 		4: "DESTINATION_STATE_PAUSED",
+		5: "DESTINATION_STATE_BLOCKED",
 	}
 	DestinationState_value = map[string]int32{
 		"DESTINATION_STATE_UNSPECIFIED": 0,
@@ -50,6 +53,7 @@ var (
 		"DESTINATION_STATE_WAITING":     2,
 		"DESTINATION_STATE_STOPPED":     3,
 		"DESTINATION_STATE_PAUSED":      4,
+		"DESTINATION_STATE_BLOCKED":     5,
 	}
 )
 
@@ -81,7 +85,7 @@ func (DestinationState) EnumDescriptor() ([]byte, []int) {
 }
 
 // LaneStatus is one instance's share of a lane, once a second: the value on belfry.lanes under the key
-// platform/class/instance.
+// platform/class/instance. Under the key peer/instance/roles it is a process, each ten seconds: instance, at and peer.
 type LaneStatus struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Platform Platform               `protobuf:"varint,1,opt,name=platform,proto3,enum=belfry.v1.Platform" json:"platform,omitempty"`
@@ -99,7 +103,11 @@ type LaneStatus struct {
 	OldestMs     int64                `protobuf:"varint,9,opt,name=oldest_ms,json=oldestMs,proto3" json:"oldest_ms,omitempty"`
 	Destinations []*DestinationStatus `protobuf:"bytes,10,rep,name=destinations,proto3" json:"destinations,omitempty"`
 	// Records on the partitions that are not done, what is in the windows included.
-	Backlog       uint64 `protobuf:"varint,11,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	Backlog uint64 `protobuf:"varint,11,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	// Set for a process, which is no lane.
+	Peer *Peer `protobuf:"bytes,12,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Records on the retry topics that have not come back.
+	Retrying      uint64 `protobuf:"varint,13,opt,name=retrying,proto3" json:"retrying,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +219,147 @@ func (x *LaneStatus) GetBacklog() uint64 {
 	return 0
 }
 
+func (x *LaneStatus) GetPeer() *Peer {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *LaneStatus) GetRetrying() uint64 {
+	if x != nil {
+		return x.Retrying
+	}
+	return 0
+}
+
+// Peer is what one process was told that all processes of a cluster should be told alike. Of secrets there is nothing in it,
+// nor a hash.
+type Peer struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Roles       []string               `protobuf:"bytes,1,rep,name=roles,proto3" json:"roles,omitempty"`
+	Version     string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	RedisPrefix string                 `protobuf:"bytes,3,opt,name=redis_prefix,json=redisPrefix,proto3" json:"redis_prefix,omitempty"`
+	// By name.
+	Apps          map[string]*AppPrint `protobuf:"bytes,4,rep,name=apps,proto3" json:"apps,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_belfry_v1_lane_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_lane_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Peer) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Peer) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Peer) GetRedisPrefix() string {
+	if x != nil {
+		return x.RedisPrefix
+	}
+	return ""
+}
+
+func (x *Peer) GetApps() map[string]*AppPrint {
+	if x != nil {
+		return x.Apps
+	}
+	return nil
+}
+
+// AppPrint is an app's part of the configuration, as hashes.
+type AppPrint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By platform's name, of what a provider knows the app by: ids, topics, public keys, addresses. 0: the process has a
+	// credential whose file it cannot read, nor needs.
+	Platforms map[string]uint64 `protobuf:"bytes,1,rep,name=platforms,proto3" json:"platforms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// Of its rules. 0: the process was told none.
+	Rules         uint64 `protobuf:"fixed64,2,opt,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppPrint) Reset() {
+	*x = AppPrint{}
+	mi := &file_belfry_v1_lane_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppPrint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppPrint) ProtoMessage() {}
+
+func (x *AppPrint) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_lane_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppPrint.ProtoReflect.Descriptor instead.
+func (*AppPrint) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AppPrint) GetPlatforms() map[string]uint64 {
+	if x != nil {
+		return x.Platforms
+	}
+	return nil
+}
+
+func (x *AppPrint) GetRules() uint64 {
+	if x != nil {
+		return x.Rules
+	}
+	return 0
+}
+
 type DestinationStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	App   string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
@@ -219,17 +368,33 @@ type DestinationStatus struct {
 	State  DestinationState `protobuf:"varint,3,opt,name=state,proto3,enum=belfry.v1.DestinationState" json:"state,omitempty"`
 	Reason string           `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Unix ms.
-	Until         int64  `protobuf:"varint,5,opt,name=until,proto3" json:"until,omitempty"`
-	InFlight      uint64 `protobuf:"varint,6,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	Limit         uint64 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`
-	Parked        uint64 `protobuf:"varint,8,opt,name=parked,proto3" json:"parked,omitempty"`
+	Until    int64  `protobuf:"varint,5,opt,name=until,proto3" json:"until,omitempty"`
+	InFlight uint64 `protobuf:"varint,6,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	Limit    uint64 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`
+	Parked   uint64 `protobuf:"varint,8,opt,name=parked,proto3" json:"parked,omitempty"`
+	// More of its deliveries would only be parked: what is not expanded yet had better wait. Whoever waits for this to end
+	// needs no delivery of its own to end it: the lane has what it takes to find out.
+	Shut bool `protobuf:"varint,9,opt,name=shut,proto3" json:"shut,omitempty"`
+	// When it left OPEN, Unix ms. 0 while it is open.
+	Since int64 `protobuf:"varint,10,opt,name=since,proto3" json:"since,omitempty"`
+	// The requests a minute that this instance has learnt to keep to, and since when, Unix ms. 0: it has learnt none.
+	PerMinute      float64 `protobuf:"fixed64,11,opt,name=per_minute,json=perMinute,proto3" json:"per_minute,omitempty"`
+	PerMinuteSince int64   `protobuf:"varint,12,opt,name=per_minute_since,json=perMinuteSince,proto3" json:"per_minute_since,omitempty"`
+	// How long its answers take, ms, smoothed.
+	LatencyMs int64 `protobuf:"varint,13,opt,name=latency_ms,json=latencyMs,proto3" json:"latency_ms,omitempty"`
+	// Its deliveries in the windows that no provider is being asked about: of the lane's backlog they wait for nobody but it.
+	Queued uint64 `protobuf:"varint,14,opt,name=queued,proto3" json:"queued,omitempty"`
+	// Which part of its answers of the last half minute, or minute, were failures that may be its own, 0 to 1, and the reason that was
+	// given last.
+	Failing       float64 `protobuf:"fixed64,15,opt,name=failing,proto3" json:"failing,omitempty"`
+	FailingCode   string  `protobuf:"bytes,16,opt,name=failing_code,json=failingCode,proto3" json:"failing_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DestinationStatus) Reset() {
 	*x = DestinationStatus{}
-	mi := &file_belfry_v1_lane_proto_msgTypes[1]
+	mi := &file_belfry_v1_lane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -241,7 +406,7 @@ func (x *DestinationStatus) String() string {
 func (*DestinationStatus) ProtoMessage() {}
 
 func (x *DestinationStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_lane_proto_msgTypes[1]
+	mi := &file_belfry_v1_lane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -254,7 +419,7 @@ func (x *DestinationStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestinationStatus.ProtoReflect.Descriptor instead.
 func (*DestinationStatus) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{1}
+	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DestinationStatus) GetApp() string {
@@ -313,8 +478,64 @@ func (x *DestinationStatus) GetParked() uint64 {
 	return 0
 }
 
+func (x *DestinationStatus) GetShut() bool {
+	if x != nil {
+		return x.Shut
+	}
+	return false
+}
+
+func (x *DestinationStatus) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *DestinationStatus) GetPerMinute() float64 {
+	if x != nil {
+		return x.PerMinute
+	}
+	return 0
+}
+
+func (x *DestinationStatus) GetPerMinuteSince() int64 {
+	if x != nil {
+		return x.PerMinuteSince
+	}
+	return 0
+}
+
+func (x *DestinationStatus) GetLatencyMs() int64 {
+	if x != nil {
+		return x.LatencyMs
+	}
+	return 0
+}
+
+func (x *DestinationStatus) GetQueued() uint64 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *DestinationStatus) GetFailing() float64 {
+	if x != nil {
+		return x.Failing
+	}
+	return 0
+}
+
+func (x *DestinationStatus) GetFailingCode() string {
+	if x != nil {
+		return x.FailingCode
+	}
+	return ""
+}
+
 // Control is a word to all processes that outlives restarts: the value on belfry.control. Its key says what of: "cluster",
-// or the name of a restraint.
+// "registry", or the name of a restraint.
 type Control struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -323,6 +544,7 @@ type Control struct {
 	//	*Control_Restraint
 	//	*Control_Replay
 	//	*Control_ReplayEnded
+	//	*Control_Registry
 	Kind          isControl_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -330,7 +552,7 @@ type Control struct {
 
 func (x *Control) Reset() {
 	*x = Control{}
-	mi := &file_belfry_v1_lane_proto_msgTypes[2]
+	mi := &file_belfry_v1_lane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +564,7 @@ func (x *Control) String() string {
 func (*Control) ProtoMessage() {}
 
 func (x *Control) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_lane_proto_msgTypes[2]
+	mi := &file_belfry_v1_lane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +577,7 @@ func (x *Control) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Control.ProtoReflect.Descriptor instead.
 func (*Control) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{2}
+	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Control) GetKind() isControl_Kind {
@@ -401,6 +623,15 @@ func (x *Control) GetReplayEnded() *ReplayProgress {
 	return nil
 }
 
+func (x *Control) GetRegistry() *RegistryPlace {
+	if x != nil {
+		if x, ok := x.Kind.(*Control_Registry); ok {
+			return x.Registry
+		}
+	}
+	return nil
+}
+
 type isControl_Kind interface {
 	isControl_Kind()
 }
@@ -421,6 +652,10 @@ type Control_ReplayEnded struct {
 	ReplayEnded *ReplayProgress `protobuf:"bytes,11,opt,name=replay_ended,json=replayEnded,proto3,oneof"`
 }
 
+type Control_Registry struct {
+	Registry *RegistryPlace `protobuf:"bytes,12,opt,name=registry,proto3,oneof"`
+}
+
 func (*Control_Cluster) isControl_Kind() {}
 
 func (*Control_Restraint) isControl_Kind() {}
@@ -428,6 +663,81 @@ func (*Control_Restraint) isControl_Kind() {}
 func (*Control_Replay) isControl_Kind() {}
 
 func (*Control_ReplayEnded) isControl_Kind() {}
+
+func (*Control_Registry) isControl_Kind() {}
+
+// RegistryPlace says where the registry of devices is kept, so that whoever reads it elsewhere can tell.
+type RegistryPlace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is before each of its keys in Redis.
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// The name of the build that filled it, which lies there too.
+	Build string `protobuf:"bytes,2,opt,name=build,proto3" json:"build,omitempty"`
+	// Which instance said so.
+	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Unix ms.
+	At            int64 `protobuf:"varint,4,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryPlace) Reset() {
+	*x = RegistryPlace{}
+	mi := &file_belfry_v1_lane_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryPlace) ProtoMessage() {}
+
+func (x *RegistryPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_lane_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryPlace.ProtoReflect.Descriptor instead.
+func (*RegistryPlace) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RegistryPlace) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *RegistryPlace) GetBuild() string {
+	if x != nil {
+		return x.Build
+	}
+	return ""
+}
+
+func (x *RegistryPlace) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *RegistryPlace) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
 
 // Restraint holds back or slows down a part of the traffic for as long as its record is there. Its key names the part:
 // lane/<platform>/<class>, app/<app>, destination/<platform>/<app>/<name>, or hygiene/<platform>/<app>, which is no
@@ -450,7 +760,7 @@ type Restraint struct {
 
 func (x *Restraint) Reset() {
 	*x = Restraint{}
-	mi := &file_belfry_v1_lane_proto_msgTypes[3]
+	mi := &file_belfry_v1_lane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +772,7 @@ func (x *Restraint) String() string {
 func (*Restraint) ProtoMessage() {}
 
 func (x *Restraint) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_lane_proto_msgTypes[3]
+	mi := &file_belfry_v1_lane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +785,7 @@ func (x *Restraint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restraint.ProtoReflect.Descriptor instead.
 func (*Restraint) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{3}
+	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Restraint) GetPaused() bool {
@@ -517,16 +827,18 @@ func (x *Restraint) GetAt() int64 {
 type ClusterConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Grows when a release changes records or topics in a way that older ones cannot follow.
-	Schema        uint32 `protobuf:"varint,1,opt,name=schema,proto3" json:"schema,omitempty"`
-	Shards        uint32 `protobuf:"varint,2,opt,name=shards,proto3" json:"shards,omitempty"`
-	At            int64  `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	Schema uint32 `protobuf:"varint,1,opt,name=schema,proto3" json:"schema,omitempty"`
+	Shards uint32 `protobuf:"varint,2,opt,name=shards,proto3" json:"shards,omitempty"`
+	At     int64  `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	// By topic, without prefix: those whose keys must each keep their partition.
+	Keyed         map[string]*KeyedTopic `protobuf:"bytes,4,rep,name=keyed,proto3" json:"keyed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterConfig) Reset() {
 	*x = ClusterConfig{}
-	mi := &file_belfry_v1_lane_proto_msgTypes[4]
+	mi := &file_belfry_v1_lane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +850,7 @@ func (x *ClusterConfig) String() string {
 func (*ClusterConfig) ProtoMessage() {}
 
 func (x *ClusterConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_belfry_v1_lane_proto_msgTypes[4]
+	mi := &file_belfry_v1_lane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +863,7 @@ func (x *ClusterConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterConfig.ProtoReflect.Descriptor instead.
 func (*ClusterConfig) Descriptor() ([]byte, []int) {
-	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{4}
+	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ClusterConfig) GetSchema() uint32 {
@@ -575,11 +887,73 @@ func (x *ClusterConfig) GetAt() int64 {
 	return 0
 }
 
+func (x *ClusterConfig) GetKeyed() map[string]*KeyedTopic {
+	if x != nil {
+		return x.Keyed
+	}
+	return nil
+}
+
+// KeyedTopic says where a topic's keys lie, however many partitions it is given.
+type KeyedTopic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A key lies on its hash modulo this. It never changes; partitions from here on hold nothing.
+	Spread int32 `protobuf:"varint,1,opt,name=spread,proto3" json:"spread,omitempty"`
+	// How many partitions the topic had when this was written. With another number no process starts.
+	Partitions    int32 `protobuf:"varint,2,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyedTopic) Reset() {
+	*x = KeyedTopic{}
+	mi := &file_belfry_v1_lane_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyedTopic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyedTopic) ProtoMessage() {}
+
+func (x *KeyedTopic) ProtoReflect() protoreflect.Message {
+	mi := &file_belfry_v1_lane_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyedTopic.ProtoReflect.Descriptor instead.
+func (*KeyedTopic) Descriptor() ([]byte, []int) {
+	return file_belfry_v1_lane_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *KeyedTopic) GetSpread() int32 {
+	if x != nil {
+		return x.Spread
+	}
+	return 0
+}
+
+func (x *KeyedTopic) GetPartitions() int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
 var File_belfry_v1_lane_proto protoreflect.FileDescriptor
 
 const file_belfry_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"\x14belfry/v1/lane.proto\x12\tbelfry.v1\x1a\x18belfry/v1/delivery.proto\x1a\x16belfry/v1/device.proto\x1a\x16belfry/v1/replay.proto\"\x83\x03\n" +
+	"\x14belfry/v1/lane.proto\x12\tbelfry.v1\x1a\x18belfry/v1/delivery.proto\x1a\x16belfry/v1/device.proto\x1a\x16belfry/v1/replay.proto\"\xc4\x03\n" +
 	"\n" +
 	"LaneStatus\x12/\n" +
 	"\bplatform\x18\x01 \x01(\x0e2\x13.belfry.v1.PlatformR\bplatform\x12&\n" +
@@ -596,7 +970,23 @@ const file_belfry_v1_lane_proto_rawDesc = "" +
 	"\toldest_ms\x18\t \x01(\x03R\boldestMs\x12@\n" +
 	"\fdestinations\x18\n" +
 	" \x03(\v2\x1c.belfry.v1.DestinationStatusR\fdestinations\x12\x18\n" +
-	"\abacklog\x18\v \x01(\x04R\abacklog\"\xe5\x01\n" +
+	"\abacklog\x18\v \x01(\x04R\abacklog\x12#\n" +
+	"\x04peer\x18\f \x01(\v2\x0f.belfry.v1.PeerR\x04peer\x12\x1a\n" +
+	"\bretrying\x18\r \x01(\x04R\bretrying\"\xd6\x01\n" +
+	"\x04Peer\x12\x14\n" +
+	"\x05roles\x18\x01 \x03(\tR\x05roles\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12!\n" +
+	"\fredis_prefix\x18\x03 \x01(\tR\vredisPrefix\x12-\n" +
+	"\x04apps\x18\x04 \x03(\v2\x19.belfry.v1.Peer.AppsEntryR\x04apps\x1aL\n" +
+	"\tAppsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
+	"\x05value\x18\x02 \x01(\v2\x13.belfry.v1.AppPrintR\x05value:\x028\x01\"\xa0\x01\n" +
+	"\bAppPrint\x12@\n" +
+	"\tplatforms\x18\x01 \x03(\v2\".belfry.v1.AppPrint.PlatformsEntryR\tplatforms\x12\x14\n" +
+	"\x05rules\x18\x02 \x01(\x06R\x05rules\x1a<\n" +
+	"\x0ePlatformsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\"\xcc\x03\n" +
 	"\x11DestinationStatus\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x121\n" +
@@ -605,31 +995,60 @@ const file_belfry_v1_lane_proto_rawDesc = "" +
 	"\x05until\x18\x05 \x01(\x03R\x05until\x12\x1b\n" +
 	"\tin_flight\x18\x06 \x01(\x04R\binFlight\x12\x14\n" +
 	"\x05limit\x18\a \x01(\x04R\x05limit\x12\x16\n" +
-	"\x06parked\x18\b \x01(\x04R\x06parked\"\xf0\x01\n" +
+	"\x06parked\x18\b \x01(\x04R\x06parked\x12\x12\n" +
+	"\x04shut\x18\t \x01(\bR\x04shut\x12\x14\n" +
+	"\x05since\x18\n" +
+	" \x01(\x03R\x05since\x12\x1d\n" +
+	"\n" +
+	"per_minute\x18\v \x01(\x01R\tperMinute\x12(\n" +
+	"\x10per_minute_since\x18\f \x01(\x03R\x0eperMinuteSince\x12\x1d\n" +
+	"\n" +
+	"latency_ms\x18\r \x01(\x03R\tlatencyMs\x12\x16\n" +
+	"\x06queued\x18\x0e \x01(\x04R\x06queued\x12\x18\n" +
+	"\afailing\x18\x0f \x01(\x01R\afailing\x12!\n" +
+	"\ffailing_code\x18\x10 \x01(\tR\vfailingCode\"\xa8\x02\n" +
 	"\aControl\x124\n" +
 	"\acluster\x18\x02 \x01(\v2\x18.belfry.v1.ClusterConfigH\x00R\acluster\x124\n" +
 	"\trestraint\x18\x04 \x01(\v2\x14.belfry.v1.RestraintH\x00R\trestraint\x12+\n" +
 	"\x06replay\x18\n" +
 	" \x01(\v2\x11.belfry.v1.ReplayH\x00R\x06replay\x12>\n" +
-	"\freplay_ended\x18\v \x01(\v2\x19.belfry.v1.ReplayProgressH\x00R\vreplayEndedB\x06\n" +
-	"\x04kindJ\x04\b\x01\x10\x02\"z\n" +
+	"\freplay_ended\x18\v \x01(\v2\x19.belfry.v1.ReplayProgressH\x00R\vreplayEnded\x126\n" +
+	"\bregistry\x18\f \x01(\v2\x18.belfry.v1.RegistryPlaceH\x00R\bregistryB\x06\n" +
+	"\x04kindJ\x04\b\x01\x10\x02\"i\n" +
+	"\rRegistryPlace\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05build\x18\x02 \x01(\tR\x05build\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12\x0e\n" +
+	"\x02at\x18\x04 \x01(\x03R\x02at\"z\n" +
 	"\tRestraint\x12\x16\n" +
 	"\x06paused\x18\x01 \x01(\bR\x06paused\x12\x1d\n" +
 	"\n" +
 	"per_second\x18\x02 \x01(\x01R\tperSecond\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x0e\n" +
-	"\x02at\x18\x05 \x01(\x03R\x02at\"O\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\"\xdb\x01\n" +
 	"\rClusterConfig\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\rR\x06schema\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12\x0e\n" +
-	"\x02at\x18\x03 \x01(\x03R\x02at*\xad\x01\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\x129\n" +
+	"\x05keyed\x18\x04 \x03(\v2#.belfry.v1.ClusterConfig.KeyedEntryR\x05keyed\x1aO\n" +
+	"\n" +
+	"KeyedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.belfry.v1.KeyedTopicR\x05value:\x028\x01\"D\n" +
+	"\n" +
+	"KeyedTopic\x12\x16\n" +
+	"\x06spread\x18\x01 \x01(\x05R\x06spread\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x02 \x01(\x05R\n" +
+	"partitions*\xcc\x01\n" +
 	"\x10DestinationState\x12!\n" +
 	"\x1dDESTINATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16DESTINATION_STATE_OPEN\x10\x01\x12\x1d\n" +
 	"\x19DESTINATION_STATE_WAITING\x10\x02\x12\x1d\n" +
 	"\x19DESTINATION_STATE_STOPPED\x10\x03\x12\x1c\n" +
-	"\x18DESTINATION_STATE_PAUSED\x10\x04B+Z)github.com/belfry/belfry/schemas/belfryv1b\x06proto3"
+	"\x18DESTINATION_STATE_PAUSED\x10\x04\x12\x1d\n" +
+	"\x19DESTINATION_STATE_BLOCKED\x10\x05B+Z)github.com/belfry/belfry/schemas/belfryv1b\x06proto3"
 
 var (
 	file_belfry_v1_lane_proto_rawDescOnce sync.Once
@@ -644,33 +1063,47 @@ func file_belfry_v1_lane_proto_rawDescGZIP() []byte {
 }
 
 var file_belfry_v1_lane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_belfry_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_belfry_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_belfry_v1_lane_proto_goTypes = []any{
 	(DestinationState)(0),     // 0: belfry.v1.DestinationState
 	(*LaneStatus)(nil),        // 1: belfry.v1.LaneStatus
-	(*DestinationStatus)(nil), // 2: belfry.v1.DestinationStatus
-	(*Control)(nil),           // 3: belfry.v1.Control
-	(*Restraint)(nil),         // 4: belfry.v1.Restraint
-	(*ClusterConfig)(nil),     // 5: belfry.v1.ClusterConfig
-	(Platform)(0),             // 6: belfry.v1.Platform
-	(Class)(0),                // 7: belfry.v1.Class
-	(*Replay)(nil),            // 8: belfry.v1.Replay
-	(*ReplayProgress)(nil),    // 9: belfry.v1.ReplayProgress
+	(*Peer)(nil),              // 2: belfry.v1.Peer
+	(*AppPrint)(nil),          // 3: belfry.v1.AppPrint
+	(*DestinationStatus)(nil), // 4: belfry.v1.DestinationStatus
+	(*Control)(nil),           // 5: belfry.v1.Control
+	(*RegistryPlace)(nil),     // 6: belfry.v1.RegistryPlace
+	(*Restraint)(nil),         // 7: belfry.v1.Restraint
+	(*ClusterConfig)(nil),     // 8: belfry.v1.ClusterConfig
+	(*KeyedTopic)(nil),        // 9: belfry.v1.KeyedTopic
+	nil,                       // 10: belfry.v1.Peer.AppsEntry
+	nil,                       // 11: belfry.v1.AppPrint.PlatformsEntry
+	nil,                       // 12: belfry.v1.ClusterConfig.KeyedEntry
+	(Platform)(0),             // 13: belfry.v1.Platform
+	(Class)(0),                // 14: belfry.v1.Class
+	(*Replay)(nil),            // 15: belfry.v1.Replay
+	(*ReplayProgress)(nil),    // 16: belfry.v1.ReplayProgress
 }
 var file_belfry_v1_lane_proto_depIdxs = []int32{
-	6, // 0: belfry.v1.LaneStatus.platform:type_name -> belfry.v1.Platform
-	7, // 1: belfry.v1.LaneStatus.class:type_name -> belfry.v1.Class
-	2, // 2: belfry.v1.LaneStatus.destinations:type_name -> belfry.v1.DestinationStatus
-	0, // 3: belfry.v1.DestinationStatus.state:type_name -> belfry.v1.DestinationState
-	5, // 4: belfry.v1.Control.cluster:type_name -> belfry.v1.ClusterConfig
-	4, // 5: belfry.v1.Control.restraint:type_name -> belfry.v1.Restraint
-	8, // 6: belfry.v1.Control.replay:type_name -> belfry.v1.Replay
-	9, // 7: belfry.v1.Control.replay_ended:type_name -> belfry.v1.ReplayProgress
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	13, // 0: belfry.v1.LaneStatus.platform:type_name -> belfry.v1.Platform
+	14, // 1: belfry.v1.LaneStatus.class:type_name -> belfry.v1.Class
+	4,  // 2: belfry.v1.LaneStatus.destinations:type_name -> belfry.v1.DestinationStatus
+	2,  // 3: belfry.v1.LaneStatus.peer:type_name -> belfry.v1.Peer
+	10, // 4: belfry.v1.Peer.apps:type_name -> belfry.v1.Peer.AppsEntry
+	11, // 5: belfry.v1.AppPrint.platforms:type_name -> belfry.v1.AppPrint.PlatformsEntry
+	0,  // 6: belfry.v1.DestinationStatus.state:type_name -> belfry.v1.DestinationState
+	8,  // 7: belfry.v1.Control.cluster:type_name -> belfry.v1.ClusterConfig
+	7,  // 8: belfry.v1.Control.restraint:type_name -> belfry.v1.Restraint
+	15, // 9: belfry.v1.Control.replay:type_name -> belfry.v1.Replay
+	16, // 10: belfry.v1.Control.replay_ended:type_name -> belfry.v1.ReplayProgress
+	6,  // 11: belfry.v1.Control.registry:type_name -> belfry.v1.RegistryPlace
+	12, // 12: belfry.v1.ClusterConfig.keyed:type_name -> belfry.v1.ClusterConfig.KeyedEntry
+	3,  // 13: belfry.v1.Peer.AppsEntry.value:type_name -> belfry.v1.AppPrint
+	9,  // 14: belfry.v1.ClusterConfig.KeyedEntry.value:type_name -> belfry.v1.KeyedTopic
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_belfry_v1_lane_proto_init() }
@@ -681,11 +1114,12 @@ func file_belfry_v1_lane_proto_init() {
 	file_belfry_v1_delivery_proto_init()
 	file_belfry_v1_device_proto_init()
 	file_belfry_v1_replay_proto_init()
-	file_belfry_v1_lane_proto_msgTypes[2].OneofWrappers = []any{
+	file_belfry_v1_lane_proto_msgTypes[4].OneofWrappers = []any{
 		(*Control_Cluster)(nil),
 		(*Control_Restraint)(nil),
 		(*Control_Replay)(nil),
 		(*Control_ReplayEnded)(nil),
+		(*Control_Registry)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -693,7 +1127,7 @@ func file_belfry_v1_lane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_belfry_v1_lane_proto_rawDesc), len(file_belfry_v1_lane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

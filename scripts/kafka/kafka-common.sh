@@ -44,8 +44,8 @@ wait_ready() { # want seconds node...
   for i in "$@"; do
     d=$KAFKA_DIR/nodes/$i
     until n=$(live_brokers "$(prop "$d" x.client.port)") && [ "$n" -ge "$want" ]; do
-      node_pid "$d" >/dev/null || { tail -25 "$d/stdout.log" "$d/server.log" >&2; die "node $i died while starting (logs in $d)"; }
-      [ "$(date +%s)" -lt "$end" ] || { tail -15 "$d/server.log" >&2; die "node $i not ready in time (it sees ${n:-no} of $want brokers)"; }
+      node_pid "$d" >/dev/null || { tail -n 25 "$d/stdout.log" "$d/server.log" >&2; die "node $i died while starting (logs in $d)"; }
+      [ "$(date +%s)" -lt "$end" ] || { tail -n 15 "$d/server.log" >&2; die "node $i not ready in time (it sees ${n:-no} of $want brokers)"; }
       sleep 0.1
     done
   done

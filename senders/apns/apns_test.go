@@ -93,83 +93,90 @@ func send(t testing.TB, p *Provider, d *pb.Delivery, m *message.Compiled) sender
 	return v
 }
 
-// TestConformance has one case for each row of provider-semantics 2.1, answered by a server over HTTP/2.
+// TestConformance has one case for each row of docs/providers.md, "APNs", answered by a server over HTTP/2.
 func TestConformance(t *testing.T) { exchangetest.BothWays(t, conformance) }
 
 func conformance(t *testing.T, piped bool) {
-	const gone = 1_700_000_000_123
-	drop := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED}
-	wrong := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Scope: senders.ScopeMessage}
-	stop := senders.Verdict{Next: senders.Stop, Scope: senders.ScopeDestination}
-	unregistered := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, InvalidAt: gone}
-	dead := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED}
-	ill := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination}
-	slow := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Slow: true}
-	later := senders.Verdict{Next: senders.Later}
+	const (
+		gone     = 1_700_000_000_123
+		device   = senders.OfDevice
+		eitherOf = senders.OfDevice | senders.OfCredential
+		target   = senders.OfDevice | senders.OfService
+	)
+	drop := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: device}
+	wrong := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: senders.OfMessage}
+	doubtful := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: eitherOf}
+	stop := senders.Verdict{Next: senders.Stop, Of: senders.OfCredential}
+	unregistered := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Of: device, InvalidAt: gone}
+	misplaced := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Of: eitherOf}
+	ill := senders.Verdict{Next: senders.Later, Of: target}
+	slow := senders.Verdict{Next: senders.Later, Of: target, Slow: true}
+	limited := senders.Verdict{Next: senders.Later, Of: target, Slow: true, Limited: true}
+	later := senders.Verdict{Next: senders.Later, Of: device}
 	again := senders.Verdict{Next: senders.Again}
 
-	type before int
+	type owner int
 	const (
-		nothing before = iota
-		success        // the destination accepted something just now
-		burst          // the same answer came 19 times in a row
+		configured owner = iota // the topic is the configuration's
+		ofDevice                // the device's own
+		ofMessage               // the message's own
 	)
 	tests := []struct {
 		status int
 		reason string
-		before before
+		owner  owner
 		want   senders.Verdict
 	}{
-		{200, "", nothing, senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}},
-		{400, "BadDeviceToken", nothing, drop},
-		{400, "BadDeviceToken", success, dead},
-		{400, "BadDeviceToken", burst, stop},
-		{400, "DeviceTokenNotForTopic", success, drop},
-		{400, "DeviceTokenNotForTopic", burst, stop},
-		{400, "TopicDisallowed", nothing, stop},
-		{400, "BadTopic", nothing, stop},
-		{400, "MissingTopic", nothing, stop},
-		{400, "BadCollapseId", nothing, wrong},
-		{400, "BadExpirationDate", nothing, wrong},
-		{400, "BadMessageId", nothing, wrong},
-		{400, "BadPriority", nothing, wrong},
-		{400, "InvalidPushType", nothing, wrong},
-		{400, "DuplicateHeaders", nothing, wrong},
-		{400, "PayloadEmpty", nothing, wrong},
-		{400, "MissingDeviceToken", nothing, wrong},
-		{400, "IdleTimeout", nothing, again},
-		{403, "ExpiredProviderToken", nothing, senders.Verdict{Next: senders.Refresh, Scope: senders.ScopeDestination}},
-		{403, "InvalidProviderToken", nothing, stop},
-		{403, "MissingProviderToken", nothing, stop},
-		{403, "BadCertificate", nothing, stop},
-		{403, "BadCertificateEnvironment", nothing, stop},
-		{403, "BadEnvironmentKeyIdInToken", nothing, stop},
-		{403, "UnrelatedKeyIdInToken", nothing, again},
-		{403, "Forbidden", success, drop},
-		{403, "Forbidden", burst, stop},
-		{404, "BadPath", nothing, stop},
-		{405, "MethodNotAllowed", nothing, stop},
-		{410, "Unregistered", nothing, unregistered},
-		{410, "ExpiredToken", nothing, unregistered},
-		{413, "PayloadTooLarge", nothing, drop},
-		{429, "TooManyProviderTokenUpdates", nothing, ill},
-		{429, "TooManyRequests", nothing, later},
-		{500, "InternalServerError", nothing, ill},
-		{503, "ServiceUnavailable", nothing, slow},
-		{503, "Shutdown", nothing, again},
+		{200, "", configured, senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}},
+		{400, "BadDeviceToken", configured, misplaced},
+		{400, "DeviceTokenNotForTopic", configured, doubtful},
+		{400, "DeviceTokenNotForTopic", ofDevice, drop},
+		{400, "DeviceTokenNotForTopic", ofMessage, wrong},
+		{400, "TopicDisallowed", configured, stop},
+		{400, "TopicDisallowed", ofDevice, drop},
+		{400, "TopicDisallowed", ofMessage, wrong},
+		{400, "BadTopic", configured, stop},
+		{400, "BadTopic", ofDevice, drop},
+		{400, "BadTopic", ofMessage, wrong},
+		{400, "MissingTopic", configured, stop},
+		{400, "BadCollapseId", configured, wrong},
+		{400, "BadExpirationDate", configured, wrong},
+		{400, "BadMessageId", configured, wrong},
+		{400, "BadPriority", configured, wrong},
+		{400, "InvalidPushType", configured, wrong},
+		{400, "DuplicateHeaders", configured, wrong},
+		{400, "PayloadEmpty", configured, wrong},
+		{400, "MissingDeviceToken", configured, drop},
+		{400, "IdleTimeout", configured, again},
+		{403, "ExpiredProviderToken", configured, senders.Verdict{Next: senders.Refresh, Of: senders.OfCredential}},
+		{403, "InvalidProviderToken", configured, stop},
+		{403, "MissingProviderToken", configured, stop},
+		{403, "BadCertificate", configured, stop},
+		{403, "BadCertificateEnvironment", configured, stop},
+		{403, "BadEnvironmentKeyIdInToken", configured, stop},
+		{403, "UnrelatedKeyIdInToken", configured, again},
+		{403, "Forbidden", configured, doubtful},
+		{404, "BadPath", configured, stop},
+		{405, "MethodNotAllowed", configured, stop},
+		{410, "Unregistered", configured, unregistered},
+		{410, "ExpiredToken", configured, unregistered},
+		{413, "PayloadTooLarge", configured, drop},
+		{429, "TooManyProviderTokenUpdates", configured, ill},
+		{429, "TooManyRequests", configured, later},
+		{500, "InternalServerError", configured, ill},
+		{503, "ServiceUnavailable", configured, slow},
+		{503, "Shutdown", configured, again},
 		// What the table does not know, or did not come from Apple.
-		{400, "SomethingNew", nothing, drop},
-		{403, "", nothing, stop},
-		{410, "", nothing, drop},
-		{502, "", nothing, ill},
+		{400, "SomethingNew", configured, drop},
+		{403, "", configured, stop},
+		{410, "", configured, drop},
+		{429, "", configured, limited},
+		{502, "", configured, ill},
 	}
 	for _, tt := range tests {
-		t.Run(fmt.Sprint(tt.status, tt.reason, tt.before), func(t *testing.T) {
+		t.Run(fmt.Sprint(tt.status, tt.reason, tt.owner), func(t *testing.T) {
 			s := exchangetest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Retry-After", "9")
-				if strings.HasSuffix(r.URL.Path, "/00") {
-					return // a good device
-				}
 				w.WriteHeader(tt.status)
 				switch {
 				case tt.status == 200:
@@ -184,30 +191,21 @@ func conformance(t *testing.T, piped bool) {
 			c := config(t, s.URL, s.CA)
 			c.Wire = piped
 			p := provider(t, c)
-			m := compile(t, &pb.Message{Content: &pb.Content{Title: "t"}})
-			switch tt.before {
-			case success:
-				good := delivery()
-				good.Target.GetApns().Token = []byte{0}
-				send(t, p, good, m)
-			case burst:
-				for range 19 {
-					send(t, p, delivery(), m)
-				}
+			message, d := &pb.Message{Content: &pb.Content{Title: "t"}}, delivery()
+			switch tt.owner {
+			case ofDevice:
+				d.Target.GetApns().Topic = "com.example.demo.dev"
+			case ofMessage:
+				message.Apns = &pb.ApnsOptions{Topic: "com.other.app"}
 			}
 			want := tt.want
 			if want.Outcome != pb.Outcome_OUTCOME_ACCEPTED {
-				want.Code = tt.reason
+				want.After, want.Code = 9*time.Second, tt.reason
 				if want.Code == "" {
 					want.Code = fmt.Sprint(tt.status)
 				}
 			}
-			got := send(t, p, delivery(), m)
-			if tt.status != 200 && want.Next != senders.Stop && want.Outcome != pb.Outcome_OUTCOME_UNREGISTERED && got.After != 9*time.Second {
-				t.Errorf("Retry-After became %s", got.After)
-			}
-			got.After = 0
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, send(t, p, d, compile(t, message))); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -414,7 +412,6 @@ func TestRefusedBeforeSending(t *testing.T) {
 		{"fits as VoIP", nil, &pb.Message{Content: title(5120 - 30), Apns: &pb.ApnsOptions{PushType: "voip"}}, ""},
 		{"too large as VoIP", nil, &pb.Message{Content: title(5120 - 30 + 1), Apns: &pb.ApnsOptions{PushType: "voip"}}, "payload-too-large"},
 		{"angle brackets are one byte", nil, &pb.Message{Content: &pb.Content{Title: strings.Repeat("<", 4096-30)}}, ""},
-		{"another app", func(d *pb.Delivery) { d.App = "other" }, &pb.Message{}, "no-credential"},
 		{"another platform's target", func(d *pb.Delivery) { d.Target = &pb.Target{} }, &pb.Message{}, "bad-target"},
 		{"over", func(d *pb.Delivery) { d.ExpiresAt = now.UnixMilli() }, &pb.Message{}, "expired"},
 		{"a header split", nil, &pb.Message{Collapse: "a\r\nx: y"}, "bad-message"},
@@ -436,5 +433,15 @@ func TestRefusedBeforeSending(t *testing.T) {
 				t.Errorf("got %v, want %s", err, tt.code)
 			}
 		})
+	}
+}
+
+// What this process has no credential for has a destination all the same, in which it waits.
+func TestWithoutACredentialItHasItsDestination(t *testing.T) {
+	d := delivery()
+	d.App = "other"
+	where, err := provider(t, config(t, "", nil)).Destination(d)
+	if want := (senders.Destination{App: "other", Name: "production"}); !errors.Is(err, senders.ErrNoCredential) || where != want {
+		t.Errorf("got %v, %v", where, err)
 	}
 }

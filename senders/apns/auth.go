@@ -13,7 +13,7 @@ import (
 	"github.com/sideshow/apns2/token"
 )
 
-// Apple refuses a token older than 60 minutes, and one that changed more than about once in 20 (provider-semantics 2.1).
+// Apple refuses a token older than 60 minutes, and one that changed more than about once in 20 (docs/providers.md, "APNs", 429).
 const (
 	renewAfter  = 45 * time.Minute
 	renewBefore = 55 * time.Minute

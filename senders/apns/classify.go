@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sideshow/apns2"
@@ -20,50 +21,66 @@ const (
 	reasonUnrelatedKey      = "UnrelatedKeyIdInToken"
 )
 
-// row is one line of provider-semantics 2.1.
-type row struct {
-	verdict senders.Verdict
-	// suspect rows are about the device while others go through, and stop the destination when none does.
-	suspect bool
-	// gone rows are the end of the device, where the destination has proved that it is set up right.
-	gone bool
-}
+// owner says whose the value is that an answer speaks of.
+type owner uint8
 
-var (
-	drop  = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED}
-	stop  = senders.Verdict{Next: senders.Stop, Scope: senders.ScopeDestination}
-	again = senders.Verdict{Next: senders.Again}
-	// wrong is a request built wrongly, the same for all of a campaign.
-	wrong = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Scope: senders.ScopeMessage}
-	later = senders.Verdict{Next: senders.Later}
-	// ill is a fault of the service, slow one that asks for less.
-	ill  = senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination}
-	slow = senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Slow: true}
+const (
+	// topicOwner: the device's bundle, the message's topic, or the configuration's.
+	topicOwner owner = iota + 1
+	// tokenOwner is topicOwner for answers about token and topic together: where the topic is the configuration's, it may be
+	// the token that is another app's.
+	tokenOwner
 )
 
-// table is provider-semantics 2.1 in its order. 200 and 410, which say more than a word, are in Classify.
+// row is one line of docs/providers.md, "APNs".
+type row struct {
+	verdict senders.Verdict
+	// owner takes the place of verdict.Of where the answer speaks of a value that may be several's.
+	owner owner
+}
+
+const (
+	ofDevice  = senders.OfDevice
+	ofMessage = senders.OfMessage
+	// ofTarget is a failure that may be one token's, or Apple's.
+	ofTarget = senders.OfDevice | senders.OfService
+	// ofToken is a refusal that may be one token's, or comes of the wrong environment or key.
+	ofToken = senders.OfDevice | senders.OfCredential
+)
+
+var (
+	drop  = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: ofDevice}
+	wrong = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: ofMessage}
+	stop  = senders.Verdict{Next: senders.Stop, Of: senders.OfCredential}
+	again = senders.Verdict{Next: senders.Again}
+	ill   = senders.Verdict{Next: senders.Later, Of: ofTarget}
+	slow  = senders.Verdict{Next: senders.Later, Of: ofTarget, Slow: true}
+)
+
+// table is docs/providers.md, "APNs", in its order. 200 and 410, which say more than a word, are in Classify.
 var table = map[string]row{
 	// 400: the token is malformed or of the other environment.
-	apns2.ReasonBadDeviceToken: {verdict: drop, suspect: true, gone: true},
-	// 400: the token is another app's; in a row, apns-topic is wrong.
-	apns2.ReasonDeviceTokenNotForTopic: {verdict: drop, suspect: true},
+	apns2.ReasonBadDeviceToken: {verdict: senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Of: ofToken}},
+	// 400: the token is another app's, or the topic is wrong.
+	apns2.ReasonDeviceTokenNotForTopic: {verdict: drop, owner: tokenOwner},
 	// 400: topic and credential do not go together.
-	apns2.ReasonTopicDisallowed: {verdict: stop},
-	apns2.ReasonBadTopic:        {verdict: stop},
-	apns2.ReasonMissingTopic:    {verdict: stop},
+	apns2.ReasonTopicDisallowed: {verdict: drop, owner: topicOwner},
+	apns2.ReasonBadTopic:        {verdict: drop, owner: topicOwner},
+	apns2.ReasonMissingTopic:    {verdict: drop, owner: topicOwner},
 	// 400: the request is built wrongly.
-	apns2.ReasonBadCollapseID:      {verdict: wrong},
-	apns2.ReasonBadExpirationDate:  {verdict: wrong},
-	apns2.ReasonBadMessageID:       {verdict: wrong},
-	apns2.ReasonBadPriority:        {verdict: wrong},
-	apns2.ReasonInvalidPushType:    {verdict: wrong},
-	apns2.ReasonDuplicateHeaders:   {verdict: wrong},
-	apns2.ReasonPayloadEmpty:       {verdict: wrong},
-	apns2.ReasonMissingDeviceToken: {verdict: wrong},
+	apns2.ReasonBadCollapseID:     {verdict: wrong},
+	apns2.ReasonBadExpirationDate: {verdict: wrong},
+	apns2.ReasonBadMessageID:      {verdict: wrong},
+	apns2.ReasonBadPriority:       {verdict: wrong},
+	apns2.ReasonInvalidPushType:   {verdict: wrong},
+	apns2.ReasonDuplicateHeaders:  {verdict: wrong},
+	apns2.ReasonPayloadEmpty:      {verdict: wrong},
+	// 400: the path ends early.
+	apns2.ReasonMissingDeviceToken: {verdict: drop},
 	// 400: the connection was idle; Send has opened another.
 	apns2.ReasonIdleTimeout: {verdict: again},
 	// 403: the provider token is older than an hour.
-	apns2.ReasonExpiredProviderToken: {verdict: senders.Verdict{Next: senders.Refresh, Scope: senders.ScopeDestination}},
+	apns2.ReasonExpiredProviderToken: {verdict: senders.Verdict{Next: senders.Refresh, Of: senders.OfCredential}},
 	// 403: wrong key, team, key id or environment. It is never the device's end.
 	apns2.ReasonInvalidProviderToken:      {verdict: stop},
 	apns2.ReasonMissingProviderToken:      {verdict: stop},
@@ -72,8 +89,8 @@ var table = map[string]row{
 	reasonBadEnvironmentKey:               {verdict: stop},
 	// 403: the connection belongs to another key; Send has opened another.
 	reasonUnrelatedKey: {verdict: again},
-	// 403: the action is not allowed.
-	apns2.ReasonForbidden: {verdict: drop, suspect: true},
+	// 403: the action is not allowed, to this one or at all.
+	apns2.ReasonForbidden: {verdict: senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: ofToken}},
 	// 404, 405: a wrong URL or method, so for every request.
 	apns2.ReasonBadPath:          {verdict: stop},
 	apns2.ReasonMethodNotAllowed: {verdict: stop},
@@ -82,7 +99,7 @@ var table = map[string]row{
 	// 429: our token changed too often; it stays, and the requests are good.
 	apns2.ReasonTooManyProviderTokenUpdates: {verdict: ill},
 	// 429: one device token had too many in a row; the others go on.
-	apns2.ReasonTooManyRequests: {verdict: later},
+	apns2.ReasonTooManyRequests: {verdict: senders.Verdict{Next: senders.Later, Of: ofDevice}},
 	// 500
 	apns2.ReasonInternalServerError: {verdict: ill},
 	// 503
@@ -114,26 +131,24 @@ func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict 
 		return exchange.Verdict(a)
 	}
 	if a.Status == http.StatusOK {
-		p.history.Success(r.Destination)
 		return senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}
 	}
 	now := time.Now()
 	s := reason(a)
 	p.heed(r, a, s.Reason)
 	row, known := table[s.Reason]
+	v := row.verdict
 	switch {
 	case s.Reason == apns2.ReasonUnregistered || s.Reason == apns2.ReasonExpiredToken:
 		// 410: the end of the device, unless it registered again since. A time that has not come yet cannot be right.
-		return senders.Verdict{
-			Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Code: s.Reason,
+		v = senders.Verdict{
+			Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Of: ofDevice,
 			InvalidAt: min(max(0, s.Timestamp), now.UnixMilli()),
 		}
 	case !known:
-		row.verdict = byStatus(a.Status)
-	}
-	v := row.verdict
-	if row.suspect {
-		v = p.suspect(r.Destination, row)
+		v = byStatus(a.Status)
+	case row.owner != 0:
+		v = p.owned(r, row)
 	}
 	v.Code = s.Reason
 	if v.Code == "" {
@@ -143,16 +158,20 @@ func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict 
 	return v
 }
 
-// suspect decides between the device and the destination by what else the destination says.
-func (p *Provider) suspect(d senders.Destination, row row) senders.Verdict {
-	v := row.verdict
-	switch standing := p.history.Suspect(d); {
-	case standing == exchange.Burst:
-		return stop
-	case standing == exchange.Proven && row.gone:
-		v.Outcome = pb.Outcome_OUTCOME_UNREGISTERED
+// owned is the verdict about a topic, by whose it is.
+func (p *Provider) owned(r *senders.Request, row row) senders.Verdict {
+	bundle := r.Delivery.GetTarget().GetApns().GetTopic()
+	switch topic := r.Field(headerTopic); {
+	case bundle != "" && strings.HasPrefix(topic, bundle):
+		return drop
+	case !strings.HasPrefix(topic, p.apps[r.Destination.App].topic):
+		return wrong
+	case row.owner == tokenOwner:
+		v := drop
+		v.Of = ofToken
+		return v
 	}
-	return v
+	return stop
 }
 
 // byStatus is for an answer without a reason that the table knows: a younger one, or a gateway's own page.
@@ -160,7 +179,11 @@ func byStatus(status int) senders.Verdict {
 	switch {
 	case status == http.StatusForbidden || status == http.StatusUnauthorized:
 		return stop
-	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
+	case status == http.StatusTooManyRequests:
+		v := slow
+		v.Limited = true
+		return v
+	case status == http.StatusServiceUnavailable:
 		return slow
 	case status >= 400 && status < 500:
 		return drop

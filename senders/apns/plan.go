@@ -15,7 +15,7 @@ import (
 	"github.com/belfry/belfry/senders/payload"
 )
 
-// Limits of the payload, bytes (provider-semantics 2.1, "PayloadTooLarge").
+// Limits of the payload, bytes (docs/providers.md, "APNs", 413).
 const (
 	maxPayload     = 4096
 	maxPayloadVoIP = 5120

@@ -12,6 +12,7 @@ import (
 	"github.com/sideshow/apns2/certificate"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
@@ -47,7 +48,6 @@ type Config struct {
 type Provider struct {
 	apps    map[string]*app
 	signers []*signer
-	history exchange.History
 }
 
 var _ senders.Provider = (*Provider)(nil)
@@ -61,8 +61,8 @@ type app struct {
 }
 
 const (
-	production = "production"
-	sandbox    = "sandbox"
+	production = schemas.DestinationProduction
+	sandbox    = schemas.DestinationSandbox
 )
 
 // New makes the provider. It needs no network. The error names every app whose configuration is wrong.
@@ -131,12 +131,6 @@ func (p *Provider) Rate(senders.Destination) float64 { return 0 }
 
 // Destination implements senders.Provider. It is an app's credential in one of Apple's environments.
 func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
-	if p.apps[d.GetApp()] == nil {
-		return senders.Destination{}, &senders.Refusal{
-			Outcome: pb.Outcome_OUTCOME_DEAD, Code: "no-credential",
-			Detail: fmt.Sprintf("app %q has no APNs credential: configure apps.%s.apns", d.GetApp(), d.GetApp()),
-		}
-	}
 	t := d.GetTarget().GetApns()
 	if n := len(t.GetToken()); n == 0 || n > 100 {
 		return senders.Destination{}, &senders.Refusal{
@@ -147,7 +141,11 @@ func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
 	if t.GetEnvironment() == pb.Environment_ENVIRONMENT_SANDBOX {
 		name = sandbox
 	}
-	return senders.Destination{App: d.GetApp(), Name: name}, nil
+	where := senders.Destination{App: d.GetApp(), Name: name}
+	if p.apps[where.App] == nil {
+		return where, senders.ErrNoCredential
+	}
+	return where, nil
 }
 
 // Refresh implements senders.Provider.

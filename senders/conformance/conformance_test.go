@@ -216,9 +216,9 @@ func everyDeviceByItsFate(t *testing.T, piped bool) {
 					switch {
 					case v.Outcome == pb.Outcome_OUTCOME_ACCEPTED && received == 1:
 						accepted++
-					case v.Outcome == pb.Outcome_OUTCOME_UNREGISTERED && v.Code != "BadDeviceToken" && received == 0:
+					case v.Outcome == pb.Outcome_OUTCOME_UNREGISTERED && v.Of == senders.OfDevice && received == 0:
 						gone++
-					case received == 0 && v.Next != senders.Stop && v.Scope == senders.ScopeDevice:
+					case received == 0 && v.Next != senders.Stop && v.Of&(senders.OfMessage|senders.OfService) == 0:
 						refused++
 					default:
 						t.Errorf("%s: received %d times, verdict %+v", d.GetDevice(), received, v)

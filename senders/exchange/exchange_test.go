@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -240,29 +239,30 @@ func TestVerdictWithoutAnAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = closed.Close()
-	late, cancelLate := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancelLate()
 	over := client(t, s.CA)
 	over.Close()
 	trusting := client(t, s.CA)
 	tests := []struct {
 		name   string
-		ctx    context.Context
+		within time.Duration
 		client *exchange.Client
 		url    string
 		want   senders.Verdict
 	}{
-		{"no answer in time", late, trusting, s.URL + "/silent", senders.Verdict{Code: "timeout", Slow: true, Unknown: true, Scope: senders.ScopeDestination}},
-		{"stream reset", t.Context(), trusting, s.URL + "/cut", senders.Verdict{Code: "reset", Unknown: true, Scope: senders.ScopeDestination}},
-		{"half a refusal", t.Context(), trusting, s.URL + "/half", senders.Verdict{Code: "reset", Unknown: true, Scope: senders.ScopeDestination}},
-		{"nobody listens", t.Context(), trusting, "https://" + closed.Addr().String(), senders.Verdict{Code: "dial", Scope: senders.ScopeDestination}},
-		{"no such name", t.Context(), trusting, "https://no-such-host.invalid", senders.Verdict{Code: "dns", Scope: senders.ScopeDestination}},
-		{"a stranger's certificate", t.Context(), client(t, nil), s.URL, senders.Verdict{Code: "tls", Scope: senders.ScopeDestination}},
-		{"stopped by us before it left", t.Context(), over, s.URL, senders.Verdict{Code: "interrupted"}},
+		{"stream reset", time.Minute, trusting, s.URL + "/cut", senders.Verdict{Code: "reset", Unknown: true, Of: senders.OfDevice | senders.OfService}},
+		// It has a connection by now, so that it leaves long before.
+		{"no answer in time", time.Second / 2, trusting, s.URL + "/silent", senders.Verdict{Code: "timeout", Slow: true, Unknown: true, Of: senders.OfDevice | senders.OfService}},
+		{"half a refusal", time.Minute, trusting, s.URL + "/half", senders.Verdict{Code: "reset", Unknown: true, Of: senders.OfDevice | senders.OfService}},
+		{"nobody listens", time.Minute, trusting, "https://" + closed.Addr().String(), senders.Verdict{Code: "dial", Of: senders.OfDevice | senders.OfService}},
+		{"no such name", time.Minute, trusting, "https://no-such-host.invalid", senders.Verdict{Code: "dns", Of: senders.OfDevice | senders.OfService}},
+		{"a stranger's certificate", time.Minute, client(t, nil), s.URL, senders.Verdict{Code: "tls", Of: senders.OfDevice | senders.OfService}},
+		{"stopped by us before it left", time.Minute, over, s.URL, senders.Verdict{Code: "interrupted"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			a := carry(tt.ctx, tt.client, carried{}, tt.url)
+			ctx, cancel := context.WithTimeout(t.Context(), tt.within)
+			defer cancel()
+			a := carry(ctx, tt.client, carried{}, tt.url)
 			if a.Err == nil {
 				t.Fatalf("got an answer: %d", a.Status)
 			}
@@ -285,7 +285,7 @@ func TestVerdictWithoutAnAnswer(t *testing.T) {
 		t.Errorf("a request that cannot be written: got %+v", got)
 	}
 	alert := &wire.Result{Err: &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}}
-	if got := exchange.Verdict(alert); got.Code != "tls" || got.Unknown || got.Scope != senders.ScopeDestination {
+	if got := exchange.Verdict(alert); got.Code != "tls" || got.Unknown || got.Of != senders.OfDevice|senders.OfService {
 		t.Errorf("the peer's alert: got %+v", got)
 	}
 	if got := exchange.Verdict(&wire.Result{Err: errors.New("EOF"), Sent: true}); got.Next != senders.Later || !got.Unknown || got.Code != "connection" {
@@ -339,31 +339,5 @@ func FuzzRetryAfter(f *testing.F) {
 		if d := exchange.RetryAfter(wire.NewHeader(http.Header{"Retry-After": {value}}), time.Now()); d < 0 || d > 7*24*time.Hour {
 			t.Errorf("%q: %s", value, d)
 		}
-	})
-}
-
-func TestHistoryTellsTheDeviceFromTheDestination(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var h exchange.History
-		here, there := senders.Destination{App: "a", Name: "here"}, senders.Destination{App: "a", Name: "there"}
-		expect := func(d senders.Destination, want exchange.Standing) {
-			t.Helper()
-			if got := h.Suspect(d); got != want {
-				t.Errorf("%s: standing %d, want %d", d.Name, got, want)
-			}
-		}
-		expect(here, exchange.Unproven)
-		h.Success(here)
-		expect(here, exchange.Proven)
-		expect(there, exchange.Unproven)
-		time.Sleep(11 * time.Minute)
-		expect(here, exchange.Unproven)
-		h.Success(here)
-		for range 19 {
-			expect(here, exchange.Proven)
-		}
-		expect(here, exchange.Burst)
-		h.Success(here)
-		expect(here, exchange.Proven)
 	})
 }

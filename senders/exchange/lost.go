@@ -15,8 +15,8 @@ import (
 	"github.com/belfry/belfry/senders/wire"
 )
 
-// Verdict reads a result without an answer, the same for every platform (provider-semantics 2.1 and 2.2 "no answer", 2.3
-// "timeout / TLS / DNS").
+// Verdict reads a result without an answer, the same for every platform (docs/providers.md, "No answer"). Whatever keeps one
+// from coming, it may be this one target's: a push service may have a host for each.
 func Verdict(res *wire.Result) senders.Verdict {
 	err := res.Err
 	var refusal *senders.Refusal
@@ -28,7 +28,7 @@ func Verdict(res *wire.Result) senders.Verdict {
 		// Its own fault: no other delivery of the destination need wait for it.
 		return senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-request"}
 	}
-	v := senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Unknown: res.Sent}
+	v := senders.Verdict{Next: senders.Later, Of: senders.OfDevice | senders.OfService, Unknown: res.Sent}
 
 	var stream http2.StreamError
 	var dns *net.DNSError
@@ -40,7 +40,7 @@ func Verdict(res *wire.Result) senders.Verdict {
 	case errors.As(err, &stream):
 		v.Code = "reset"
 	case errors.Is(err, wire.ErrClosed), errors.Is(err, context.Canceled):
-		v.Code, v.Scope = "interrupted", senders.ScopeDevice
+		v.Code, v.Of = "interrupted", 0
 	case errors.As(err, &dns):
 		v.Code, v.Unknown = "dns", false
 	case isTLS(err):

@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -81,15 +82,26 @@ func checkKey(b []byte) error {
 	return errors.New("the service account's private_key is not an RSA key in PEM form: take the file as the Google Cloud console gave it")
 }
 
+// errRefused is that no other try will do: RFC 6749 5.2.
+var errRefused = errors.New("the service account is refused")
+
 // fetch asks for a new access token. jwt's source posts without a context, so ctx rides in the transport.
 func fetch(ctx context.Context, account *jwt.Config, client http.RoundTripper) (*oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	bound := roundTrip(func(r *http.Request) (*http.Response, error) { return client.RoundTrip(r.WithContext(ctx)) })
 	token, err := account.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: bound})).Token()
-	// A refusal's text holds the whole answer; its code says enough, and is fit for a log.
+	// A refusal's text holds the whole answer; its code says enough, and is fit for a log. jwt's source leaves it in the body.
 	if refusal := new(oauth2.RetrieveError); errors.As(err, &refusal) {
-		return nil, fmt.Errorf("%s refused the service account: %s %s", account.TokenURL, refusal.Response.Status, refusal.ErrorCode)
+		var answer struct {
+			Error string `json:"error"`
+		}
+		_ = json.Unmarshal(refusal.Body, &answer) // what is no JSON has no code
+		answered := fmt.Sprintf("%s: %s %s", account.TokenURL, refusal.Response.Status, answer.Error)
+		if code := refusal.Response.StatusCode; code < 400 || code >= 500 || code == http.StatusTooManyRequests {
+			return nil, errors.New(answered)
+		}
+		return nil, fmt.Errorf("%w: %s", errRefused, answered)
 	}
 	if err == nil && token.AccessToken == "" {
 		return nil, fmt.Errorf("%s answered without an access token", account.TokenURL)
@@ -124,7 +136,7 @@ func (t *tokens) refuse() {
 
 // run fetches the token and renews it ahead of its expiry until ctx is done.
 func (t *tokens) run(ctx context.Context) {
-	wait, failed := time.Duration(0), 0
+	wait, failed, told := time.Duration(0), 0, false
 	for {
 		refused := t.refused
 		if failed > 0 {
@@ -146,14 +158,19 @@ func (t *tokens) run(ctx context.Context) {
 		case err != nil:
 			failed++
 			wait = backoff(failed)
-			if failed == 1 {
+			switch {
+			case errors.Is(err, errRefused) && !told:
+				told = true
+				t.log.Error("no FCM access token: deliveries wait once the present one lapses. Mend the app's service account in the configuration: "+
+					"it or its key is gone, or another's, or this machine's clock is wrong", "err", err)
+			case failed == 1:
 				t.log.Warn("cannot fetch an FCM access token; deliveries wait once the present one lapses", "err", err)
 			}
 		default:
 			if failed > 0 {
 				t.log.Info("fetched an FCM access token again")
 			}
-			failed, wait = 0, t.keep(token)
+			failed, told, wait = 0, false, t.keep(token)
 		}
 	}
 }

@@ -172,7 +172,7 @@ func TestFetch(t *testing.T) {
 		t.Errorf("got %v, %v", token, err)
 	}
 	refuse = true
-	if _, err := fetch(t.Context()); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "400") {
+	if _, err := fetch(t.Context()); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "400 Bad Request invalid_grant") || !errors.Is(err, errRefused) {
 		t.Errorf("got %v", err)
 	}
 	over, cancel := context.WithCancel(t.Context())

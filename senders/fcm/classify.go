@@ -14,33 +14,43 @@ import (
 	"github.com/belfry/belfry/senders/wire"
 )
 
-// Floors that FCM asks for where it gives no Retry-After (provider-semantics 2.2).
+// Floors that FCM asks for where it gives no Retry-After (firebase.google.com/docs/cloud-messaging/scale-fcm).
 const (
 	afterFault   = 10 * time.Second
 	afterQuota   = 60 * time.Second
 	afterSubauth = 60 * time.Second
 )
 
-var (
-	drop  = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED}
-	gone  = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED}
-	wrong = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Scope: senders.ScopeMessage}
-	stop  = senders.Verdict{Next: senders.Stop, Scope: senders.ScopeDestination}
-	slow  = senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Slow: true}
-	// The floor of these is their delivery's alone: for one fault the project is slowed, and not held. Only FCM's own
-	// Retry-After holds it.
-	ill   = senders.Verdict{Next: senders.Later, Slow: true, After: afterFault}
-	quota = senders.Verdict{Next: senders.Later, Slow: true, After: afterQuota}
+const (
+	ofDevice  = senders.OfDevice
+	ofMessage = senders.OfMessage
+	// ofTarget is a failure that may be one token's, or Google's.
+	ofTarget = senders.OfDevice | senders.OfService
+	// ofToken is a refusal that may be one token's, or comes of the wrong project.
+	ofToken = senders.OfDevice | senders.OfCredential
 )
 
-// table is provider-semantics 2.2 by FcmError code, or by the status where there is none. 200, INVALID_ARGUMENT,
-// SENDER_ID_MISMATCH, NOT_FOUND and QUOTA_EXCEEDED take more than a word: Classify has them.
+var (
+	drop  = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: ofDevice}
+	gone  = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Of: ofDevice}
+	wrong = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: ofMessage}
+	stop  = senders.Verdict{Next: senders.Stop, Of: senders.OfCredential}
+	slow  = senders.Verdict{Next: senders.Later, Of: ofTarget, Slow: true}
+	ill   = senders.Verdict{Next: senders.Later, Of: ofTarget, Slow: true, After: afterFault}
+	// quota is the project's or the device's.
+	quota = senders.Verdict{Next: senders.Later, Of: ofTarget, Slow: true, Limited: true, After: afterQuota}
+)
+
+// table is docs/providers.md, "FCM", by FcmError code, or by the status where there is none. 200, INVALID_ARGUMENT, NOT_FOUND
+// and QUOTA_EXCEEDED take more than a word: Classify has them.
 var table = map[string]senders.Verdict{
 	// 401: the project's own APNs key or web push key is bad. A token does not say which of them it needs, so those that
 	// meet it are put off one by one, and the project's Android devices, which need neither, go on.
-	"THIRD_PARTY_AUTH_ERROR": {Next: senders.Later, After: afterSubauth},
+	"THIRD_PARTY_AUTH_ERROR": {Next: senders.Later, Of: ofDevice, After: afterSubauth},
 	// 401: the access token.
-	"UNAUTHENTICATED": {Next: senders.Refresh, Scope: senders.ScopeDestination},
+	"UNAUTHENTICATED": {Next: senders.Refresh, Of: senders.OfCredential},
+	// 403: the token is of another project.
+	"SENDER_ID_MISMATCH": {Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: ofToken},
 	// 403: the service account lacks the role, or the API is off.
 	"PERMISSION_DENIED": stop,
 	// 404: gone, on Android also after 270 days unused.
@@ -50,7 +60,7 @@ var table = map[string]senders.Verdict{
 	// 503
 	"UNAVAILABLE": slow,
 	// FCM does not know itself: the token stays.
-	"UNSPECIFIED_ERROR": {Next: senders.Later, After: afterFault},
+	"UNSPECIFIED_ERROR": {Next: senders.Later, Of: ofTarget, After: afterFault},
 }
 
 // said is an error's body (google.rpc.Status with FcmError, BadRequest and QuotaFailure in its details).
@@ -122,14 +132,12 @@ func (s *said) aboutDevice() bool {
 func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict {
 	if a.Err != nil {
 		v := exchange.Verdict(a)
-		if v.Next == senders.Later {
-			v.Slow = v.Slow || v.Scope == senders.ScopeDestination
-			v.Scope, v.After = senders.ScopeDevice, afterFault
+		if v.Of&senders.OfService != 0 {
+			v.Slow, v.After = true, afterFault
 		}
 		return v
 	}
 	if a.Status >= 200 && a.Status < 300 {
-		p.history.Success(r.Destination)
 		p.received.add(r)
 		return senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}
 	}
@@ -139,9 +147,6 @@ func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict 
 	v.Code = cmp.Or(code, s.Error.Status, strconv.Itoa(a.Status))
 	if after := exchange.RetryAfter(a.Header, time.Now()); after > 0 {
 		v.After = after
-		if v.Slow {
-			v.Scope = senders.ScopeDestination
-		}
 	}
 	return v
 }
@@ -152,16 +157,11 @@ func (p *Provider) verdict(r *senders.Request, status int, code string, s *said)
 		return drop // a code in the wrong place ends no device
 	case status == http.StatusNotFound && code != "UNREGISTERED":
 		return stop // the project's path is wrong, for every request
-	case code == "SENDER_ID_MISMATCH":
-		if p.history.Suspect(r.Destination) == exchange.Burst {
-			return stop // every token is of another project
-		}
-		return drop
 	case code == "INVALID_ARGUMENT" || code == "" && status == http.StatusBadRequest:
 		return p.invalidArgument(r, s)
 	case code == "QUOTA_EXCEEDED" || status == http.StatusTooManyRequests:
 		if s.aboutDevice() {
-			return senders.Verdict{Next: senders.Later, After: afterQuota}
+			return senders.Verdict{Next: senders.Later, Of: ofDevice, After: afterQuota}
 		}
 		return quota
 	}
@@ -180,7 +180,9 @@ func (p *Provider) invalidArgument(r *senders.Request, s *said) senders.Verdict 
 	case p.received.has(r):
 		return gone
 	default:
-		return drop
+		v := drop
+		v.Of |= ofMessage
+		return v
 	}
 }
 

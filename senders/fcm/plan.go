@@ -101,7 +101,7 @@ func (p *plan) writeNotification(n *payload.Object, own *pb.FcmOptions) {
 	n.String("icon", own.GetIcon())
 	n.String("color", own.GetColor())
 	n.String("sound", own.GetSound())
-	// The tag and not collapse_key hides a repeat: FCM keeps four collapse keys a device (provider-semantics 2.4).
+	// The tag and not collapse_key hides a repeat: FCM keeps four collapse keys a device.
 	if collapse := p.message.Message().GetCollapse(); collapse != "" {
 		n.String("tag", collapse)
 	} else {

@@ -49,7 +49,6 @@ type Config struct {
 // Provider sends the deliveries of every app that has a service account.
 type Provider struct {
 	apps     map[string]*app
-	history  exchange.History
 	received received
 }
 
@@ -151,19 +150,19 @@ func (p *Provider) Rate(d senders.Destination) float64 {
 	return 0
 }
 
+// unconfigured is the destination of an app whose project this process does not know.
+const unconfigured = "unconfigured"
+
 // Destination implements senders.Provider. It is the app's Firebase project.
 func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
-	a := p.apps[d.GetApp()]
-	if a == nil {
-		return senders.Destination{}, &senders.Refusal{
-			Outcome: pb.Outcome_OUTCOME_DEAD, Code: "no-credential",
-			Detail: fmt.Sprintf("app %q has no service account: configure apps.%s.fcm", d.GetApp(), d.GetApp()),
-		}
-	}
 	if t := d.GetTarget().GetFcm(); (t.GetToken() == "") == (t.GetFid() == "") {
 		return senders.Destination{}, &senders.Refusal{
 			Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "bad-target", Detail: "the target is not one FCM token or one installation id",
 		}
+	}
+	a := p.apps[d.GetApp()]
+	if a == nil {
+		return senders.Destination{App: d.GetApp(), Name: unconfigured}, senders.ErrNoCredential
 	}
 	return senders.Destination{App: d.GetApp(), Name: a.project}, nil
 }

@@ -13,22 +13,42 @@ import (
 	"github.com/belfry/belfry/senders/wire"
 )
 
-var (
-	drop = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED}
-	gone = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED}
-	stop = senders.Verdict{Next: senders.Stop, Scope: senders.ScopeDestination}
-	slow = senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination, Slow: true}
-	ill  = senders.Verdict{Next: senders.Later, Scope: senders.ScopeDestination}
+const (
+	// ofTarget is a failure that may be one subscription's, or the push service's.
+	ofTarget = senders.OfDevice | senders.OfService
+	// ofKey is a refusal of a subscription that was made with another key, or of our key.
+	ofKey = senders.OfDevice | senders.OfCredential
+	// ofAny is a refusal that may be the subscription's, the message's, or of all that we send there.
+	ofAny = senders.OfDevice | senders.OfMessage | senders.OfCredential
 )
 
-// Words of push services that say more than their status (provider-semantics 2.3, "Mozilla autopush" and "Apple Web Push").
-const (
-	mozillaRetryNow    = 202
-	mozillaBridgeFirst = 900
-	mozillaBridgeLast  = 903
-	appleBadToken      = "BadJwtToken"
-	appleBadPublicKey  = "BadVapidPublicKey"
+var (
+	drop    = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: senders.OfDevice}
+	gone    = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Of: senders.OfDevice}
+	wrong   = senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: senders.OfMessage}
+	stop    = senders.Verdict{Next: senders.Stop, Of: senders.OfCredential}
+	ill     = senders.Verdict{Next: senders.Later, Of: ofTarget}
+	slow    = senders.Verdict{Next: senders.Later, Of: ofTarget, Slow: true}
+	limited = senders.Verdict{Next: senders.Later, Of: ofTarget, Slow: true, Limited: true}
 )
+
+// mozillaRetryNow is the errno of a 503 that asks to be asked again at once.
+const mozillaRetryNow = 202
+
+// words are Apple's reasons, whatever their status (docs/providers.md, "Web Push").
+var words = map[string]senders.Verdict{
+	"BadJwtToken":            stop,
+	"BadVapidPublicKey":      stop,
+	"BadAuthorizationHeader": stop,
+	"BadWebPushTopic":        wrong,
+	"BadTtl":                 wrong,
+	"BadUrgency":             wrong,
+	// The subscription was made with another key, and will never take this one; or the key is wrong, for all of them.
+	"VapidPkHashMismatch": {Next: senders.End, Outcome: pb.Outcome_OUTCOME_UNREGISTERED, Of: ofKey},
+}
+
+// errnos are Mozilla's of a 400 about a header whose value is the message's: TTL, or Topic.
+var errnos = map[int]senders.Verdict{111: wrong, 112: wrong, 113: wrong, 114: wrong}
 
 // said is the body of an answer that is no success: Apple's has a reason, Mozilla's an errno.
 type said struct {
@@ -67,7 +87,6 @@ func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict 
 	case a.Err != nil:
 		return exchange.Verdict(a)
 	case a.Status >= 200 && a.Status < 300:
-		p.history.Success(r.Destination)
 		return senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_ACCEPTED}
 	case a.Status == http.StatusUnauthorized || a.Status == http.StatusForbidden:
 		p.apps[r.Destination.App].vapid.forget(r.Origin)
@@ -79,27 +98,33 @@ func (p *Provider) Classify(r *senders.Request, a *wire.Result) senders.Verdict 
 	return v
 }
 
-// verdict is provider-semantics 2.3, in its order.
+// verdict is docs/providers.md, "Web Push", in its order.
 func (p *Provider) verdict(r *senders.Request, status int, s said) senders.Verdict {
+	if v, known := words[s.Reason]; known && status >= 400 && status < 500 {
+		return v
+	}
 	switch {
 	case status >= 300 && status < 400:
 		return drop // never followed: it may lead anywhere
 	case status == http.StatusBadRequest:
-		return p.malformed(r.Destination, s)
+		if v, known := errnos[s.Errno]; known {
+			return v
+		}
+		return senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: ofAny}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return p.unauthorized(r, s.code(status))
+		return unauthorized(r, s.code(status))
 	case status == http.StatusNotFound, status == http.StatusGone:
 		return gone
+	case status == http.StatusMethodNotAllowed:
+		return stop
 	case status == http.StatusNotAcceptable:
-		return slow // Windows throttles with 406
+		return limited // Windows throttles with 406
 	case status == http.StatusRequestEntityTooLarge:
 		return drop // of this service: others take the same message
 	case status == http.StatusTooManyRequests:
-		return slow
+		return limited
 	case status >= 500 && s.Errno == mozillaRetryNow:
 		return senders.Verdict{Next: senders.Again}
-	case status >= 500 && s.Errno >= mozillaBridgeFirst && s.Errno <= mozillaBridgeLast:
-		return senders.Verdict{Next: senders.Later} // the bridge behind Mozilla, for this device
 	case status == http.StatusServiceUnavailable:
 		return slow
 	case status >= 500:
@@ -109,29 +134,11 @@ func (p *Provider) verdict(r *senders.Request, status int, s said) senders.Verdi
 	}
 }
 
-// malformed is a 400: this request, or our whole format at that origin when all meet it.
-func (p *Provider) malformed(d senders.Destination, s said) senders.Verdict {
-	if s.Reason == appleBadToken || s.Reason == appleBadPublicKey || p.history.Suspect(d) == exchange.Burst {
-		return stop
+// unauthorized is a 401 or 403: our VAPID header, or one subscription that was made with another key. The header is signed
+// anew, so the delivery is asked about once more before it is its end.
+func unauthorized(r *senders.Request, code string) senders.Verdict {
+	if r.Delivery.GetLastCode() == code {
+		return senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: ofKey}
 	}
-	return drop
-}
-
-// unauthorized is a 401 or 403: our VAPID header, or one subscription that was made with another key. The answer is the
-// same, so the first time the delivery only waits. When it meets that again while others go through, it is the
-// subscription; when none does, it is the header.
-func (p *Provider) unauthorized(r *senders.Request, code string) senders.Verdict {
-	if code == appleBadToken || code == appleBadPublicKey {
-		return stop
-	}
-	standing := p.history.Suspect(r.Destination)
-	again := r.Delivery.GetLastCode() == code
-	switch {
-	case standing == exchange.Burst:
-		return stop
-	case standing == exchange.Proven && again:
-		return drop
-	default:
-		return senders.Verdict{Next: senders.Later}
-	}
+	return senders.Verdict{Next: senders.Later, Of: ofKey}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 )
@@ -115,7 +116,7 @@ func testANameThatLeadsInsideIsNotDialled(t *testing.T, c Config) {
 	_, port, _ := strings.Cut(strings.TrimPrefix(s.URL, "https://"), ":")
 	p := provider(t, c)
 	v := send(t, p, delivery("https://localhost:"+port+"/x"), compile(t, &pb.Message{}))
-	want := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Code: "private-address"}
+	want := senders.Verdict{Next: senders.End, Outcome: pb.Outcome_OUTCOME_REJECTED, Of: senders.OfDevice, Code: "private-address"}
 	if v != want || reached {
 		t.Errorf("got %+v, reached %v", v, reached)
 	}
@@ -149,13 +150,28 @@ func TestDestinations(t *testing.T) {
 				t.Errorf("%s is %s, want %s", origin, got, want)
 			}
 		}
+		// The expander, which is told of destinations by name, must call them the same.
+		for _, endpoint := range []string{
+			"https://push.example/x", "https://push.example:443?x", "HTTPS://Push.Example/x", "https://push.example:8443/x/y?z",
+			"https://[2001:DB8::1]:443/x", "https://wns2-par02p.notify.windows.com/w/?token=x", "http://127.0.0.1:80/x", "http://127.0.0.1:9/x",
+		} {
+			a := allowed{"127.0.0.1:80": true, "127.0.0.1:9": true, "[2001:db8::1]:443": true, "push.example:8443": true}
+			origin, _, err := a.parse(endpoint)
+			if err != nil {
+				t.Fatalf("%s: %v", endpoint, err)
+			}
+			target := &pb.Target{Kind: &pb.Target_Webpush{Webpush: &pb.WebPushTarget{Endpoint: endpoint}}}
+			if got, want := schemas.DestinationName(target), o.name(origin); got != want {
+				t.Errorf("%s is %s to the expander, and %s to the lane", endpoint, got, want)
+			}
+		}
 		for i := range 10 * maxOrigins {
 			o.name(fmt.Sprintf("https://%d.example", i))
 		}
 		if len(o.used) != maxOrigins {
 			t.Errorf("%d origins have a destination of their own", len(o.used))
 		}
-		if got := o.name("https://late.example"); got != other {
+		if got := o.name("https://late.example"); got != schemas.DestinationOther {
 			t.Errorf("one too many is %s", got)
 		}
 		if got := o.name("https://push.example"); got != "https://push.example" {

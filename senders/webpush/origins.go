@@ -4,6 +4,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/belfry/belfry/schemas"
 )
 
 const (
@@ -12,17 +14,7 @@ const (
 	maxOrigins = 64
 	// originIdle is how long one keeps its place unused.
 	originIdle = 10 * time.Minute
-	// other is the destination that the rest share.
-	other = "other"
 )
-
-// vendors are the browsers' push services, by the end of their host names, and the destination each is.
-var vendors = []struct{ suffix, name string }{
-	{"fcm.googleapis.com", "fcm.googleapis.com"},
-	{"updates.push.services.mozilla.com", "updates.push.services.mozilla.com"},
-	{".push.apple.com", "web.push.apple.com"},
-	{".notify.windows.com", "notify.windows.com"},
-}
 
 // origins names an app's destinations.
 type origins struct {
@@ -40,11 +32,8 @@ func newOrigins() *origins { return &origins{used: make(map[string]use)} }
 
 // name is the destination of a canonical origin. It may be kept.
 func (o *origins) name(origin string) string {
-	host := strings.TrimPrefix(origin, "https://")
-	for _, v := range vendors {
-		if host == v.suffix || v.suffix[0] == '.' && strings.HasSuffix(host, v.suffix) {
-			return v.name
-		}
+	if name, known := schemas.PushService(origin); known {
+		return name
 	}
 	now := time.Now()
 	o.mu.Lock()
@@ -52,7 +41,7 @@ func (o *origins) name(origin string) string {
 	u, known := o.used[origin]
 	if !known {
 		if len(o.used) >= maxOrigins && !o.evict(now) {
-			return other
+			return schemas.DestinationOther
 		}
 		u.name = strings.Clone(origin)
 	}

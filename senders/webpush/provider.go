@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/belfry/belfry/schemas"
 	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/senders"
 	"github.com/belfry/belfry/senders/exchange"
@@ -28,6 +29,8 @@ type Config struct {
 	AllowHosts []string
 	// CA is trusted in place of the system's certificates, PEM.
 	CA []byte
+	// PerMinute is the most messages a minute that each origin is sent, all instances together. 0 means as many as it takes.
+	PerMinute int
 	// Padding fills bodies up to a multiple of this many bytes, 1 (not at all) to 4096 (all alike). 0 means 256, which hides a
 	// text's exact length and a name in it, and keeps usual messages in two sizes or three. It is not webpush-go's 4096
 	// because Mozilla takes no more than about 2.7 kB for Firefox on phones, and because each byte costs the sender, the
@@ -43,7 +46,6 @@ const defaultPadding = 256
 type Provider struct {
 	apps    map[string]*app
 	sealers *sealers
-	history exchange.History
 }
 
 var _ senders.Provider = (*Provider)(nil)
@@ -59,6 +61,8 @@ type app struct {
 	clients *clients
 	// padding is in bytes, see Config.
 	padding int
+	// rate is requests a second to each origin, 0 for none.
+	rate float64
 }
 
 // New makes the provider. It needs no network. The error names every app whose configuration is wrong.
@@ -81,7 +85,7 @@ func newApp(c Config) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &app{origins: newOrigins(), padding: cmp.Or(c.Padding, defaultPadding)}
+	a := &app{origins: newOrigins(), padding: cmp.Or(c.Padding, defaultPadding), rate: float64(c.PerMinute) / 60}
 	if a.vapid, err = newVapid(c); err != nil {
 		return nil, err
 	}
@@ -102,8 +106,13 @@ func (p *Provider) Platform() pb.Platform { return pb.Platform_PLATFORM_WEBPUSH 
 // Ceiling implements senders.Provider.
 func (p *Provider) Ceiling(senders.Destination) int { return ceiling }
 
-// Rate implements senders.Provider: push services name none.
-func (p *Provider) Rate(senders.Destination) float64 { return 0 }
+// Rate implements senders.Provider. Push services name none: it is the configuration's.
+func (p *Provider) Rate(d senders.Destination) float64 {
+	if a := p.apps[d.App]; a != nil {
+		return a.rate
+	}
+	return 0
+}
 
 // Destination implements senders.Provider. It is the app's keys at one origin.
 func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
@@ -115,16 +124,25 @@ func (p *Provider) Destination(d *pb.Delivery) (senders.Destination, error) {
 func (p *Provider) resolve(d *pb.Delivery) (where senders.Destination, origin, path string, err error) {
 	a := p.apps[d.GetApp()]
 	if a == nil {
-		return where, "", "", &senders.Refusal{
-			Outcome: pb.Outcome_OUTCOME_DEAD, Code: "no-credential",
-			Detail: fmt.Sprintf("app %q has no VAPID keys: configure apps.%s.webpush", d.GetApp(), d.GetApp()),
-		}
+		return p.unconfigured(d), "", "", senders.ErrNoCredential
 	}
 	origin, path, err = a.allow.parse(d.GetTarget().GetWebpush().GetEndpoint())
 	if err != nil {
 		return where, "", "", payload.Refuse("bad-endpoint", err.Error())
 	}
 	return senders.Destination{App: d.GetApp(), Name: a.origins.name(origin)}, origin, path, nil
+}
+
+// unconfigured is the destination of an app without keys here. Of its endpoints only the browsers' own can be told: what
+// else it may ask, nobody here knows.
+func (p *Provider) unconfigured(d *pb.Delivery) senders.Destination {
+	where := senders.Destination{App: d.GetApp(), Name: schemas.DestinationOther}
+	if origin, _, err := allowed(nil).parse(d.GetTarget().GetWebpush().GetEndpoint()); err == nil {
+		if name, known := schemas.PushService(origin); known {
+			where.Name = name
+		}
+	}
+	return where
 }
 
 // Refresh implements senders.Provider. VAPID needs none: a refused header is not used again (see Send).

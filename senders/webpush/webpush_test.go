@@ -423,7 +423,6 @@ func TestRefusedBeforeSending(t *testing.T) {
 	}{
 		{"just fits", nil, title(3993), ""},
 		{"a byte too many", nil, title(3994), "payload-too-large"},
-		{"another app", func(d *pb.Delivery) { d.App = "other" }, &pb.Message{}, "no-credential"},
 		{"no target", func(d *pb.Delivery) { d.Target = nil }, &pb.Message{}, "bad-endpoint"},
 		{"no https", func(d *pb.Delivery) { d.Target.GetWebpush().Endpoint = "http://push.example/x" }, &pb.Message{}, "bad-endpoint"},
 		{"a point off the curve", func(d *pb.Delivery) { d.Target.GetWebpush().P256Dh = make([]byte, 65) }, &pb.Message{}, "bad-subscription"},
@@ -486,5 +485,15 @@ func BenchmarkEncode(b *testing.B) {
 		if err := p.Encode(r, d, m, now); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// What this process has no credential for has a destination all the same, in which it waits.
+func TestWithoutACredentialItHasItsDestination(t *testing.T) {
+	d := delivery("https://web.push.apple.com/x")
+	d.App = "other"
+	where, err := provider(t, config()).Destination(d)
+	if want := (senders.Destination{App: "other", Name: "web.push.apple.com"}); !errors.Is(err, senders.ErrNoCredential) || where != want {
+		t.Errorf("got %v, %v", where, err)
 	}
 }

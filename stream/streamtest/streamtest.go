@@ -61,9 +61,13 @@ func cluster(t testing.TB, brokers []string) *stream.Kafka {
 // OnReal reports whether tests run on a real Kafka.
 func OnReal() bool { return os.Getenv("BELFRY_TEST_KAFKA") != "" }
 
+// patience is how long a test waits for its topics to be made, or removed: a real broker makes those of all tests in turn,
+// and beside others that write to its disk it takes minutes.
+const patience = 5 * time.Minute
+
 func create(t testing.TB, k *stream.Kafka, topics []Topic) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if len(topics) == 0 {
 		if _, err := stream.ApplyTopics(ctx, k); err != nil {
@@ -104,7 +108,7 @@ func remove(t testing.TB, k *stream.Kafka) {
 		return
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	adm := kadm.NewClient(client)
 	all, err := adm.ListTopics(ctx)

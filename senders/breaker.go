@@ -1,0 +1,260 @@
+package senders
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	pb "github.com/belfry/belfry/schemas/belfryv1"
+)
+
+// breaker is the state of one destination in one lane. It is for all its deliveries, and for nobody else's:
+//
+//	       the service, or no provider token
+//	┌──────┐ ────────────────────────────────────────────▶ ┌─────────┐ ─┐ the probe failed:
+//	│ OPEN │ ◀──────────────────────────── a probe passed │ WAITING │ ◀┘ wait longer
+//	└──────┘                                              └─────────┘
+//	   │ ▲                                                     │ a credential is refused,
+//	   │ └─ a probe passed ─┐                                  │ or a renewed token is
+//	   │              ┌─────────┐ ◀────────────────────────────┘
+//	   └────────────▶ │ STOPPED │ ─┐ the probe failed:
+//	   the credential └─────────┘ ◀┘ wait longer
+//
+// How it came there decides how it is probed.
+//
+// It is known where an answer can be about nothing but the credential, the token or the whole service. Then one delivery is
+// tried each time "until" has passed.
+//
+// Else it is inferred: different targets failed, and none passed (trouble.go). That may still be the targets' own, ninety-nine
+// in a hundred of them, and whoever waits for the hundredth must not wait for a timer. So deliveries that have not been asked
+// yet go on being asked, probesEach for each doubling of the time that nothing has passed, and one each time "until" has
+// passed: some 300 in the first second, 1,000 in the first minute, 2,500 in the first hour. To a service that is down that is
+// nothing; and where one in a hundred is well, it is found in seconds. What was refused before is no probe while another waits, but
+// for those by "until": all who are well may have been refused. And of each run the first few go at once: it may be to others than
+// those that failed, and should not stand in line behind them.
+//
+// What waits too long meanwhile, or takes too much of a partition's window, is put off to a retry topic (park.go) without
+// counting an attempt. Its owner locks.
+type breaker struct {
+	state  pb.DestinationState
+	reason string
+	// since is when it left OPEN.
+	since time.Time
+	// inferred says that it follows from what different targets met.
+	inferred bool
+	// probes are how many that were not asked before have been since.
+	probes int
+	// tasted counts by run those of its first few that have been asked since.
+	tasted map[string]int
+	// until is when the next probe may go that is under no count, probe the one that is on its way, and pause how long it waits
+	// for the next; each one doubles it.
+	until time.Time
+	probe *job
+	pause time.Duration
+	// tried numbers the runs in the order of their last probes that had been asked before, tries is the last number.
+	tried map[string]int
+	tries int
+	// epoch grows with every change of state: where that is known, answers from before concern their own delivery only.
+	epoch uint64
+	// told says that the log has it.
+	told bool
+
+	service, credential trouble
+}
+
+const (
+	stateOpen    = pb.DestinationState_DESTINATION_STATE_OPEN
+	stateWaiting = pb.DestinationState_DESTINATION_STATE_WAITING
+	stateStopped = pb.DestinationState_DESTINATION_STATE_STOPPED
+	// statePaused is only shown: the others go on beneath it.
+	statePaused  = pb.DestinationState_DESTINATION_STATE_PAUSED
+	stateBlocked = pb.DestinationState_DESTINATION_STATE_BLOCKED
+
+	// probesEach deliveries are asked for each doubling of the time since a destination was found ill, which begins with
+	// probeUnit.
+	probesEach = 128
+	probeUnit  = 250 * time.Millisecond
+	// tasteEach deliveries of each of tasteRuns runs are asked at once at a destination that is taken for ill.
+	tasteEach = 8
+	tasteRuns = 128
+	// heedAtMost is how long a Retry-After that the whole service has said keeps probes away.
+	heedAtMost = time.Minute
+)
+
+// How long a state waits for its next probe: first, and at most, so that all goes on within ten seconds when it may.
+var (
+	holdToken = [2]time.Duration{250 * time.Millisecond, 5 * time.Second}
+	holdFault = [2]time.Duration{time.Second, 5 * time.Second}
+	holdStop  = [2]time.Duration{2 * time.Second, 5 * time.Second}
+)
+
+// admits are the deliveries that may be asked.
+type admits uint8
+
+const (
+	admitsNone admits = iota
+	// admitsTaste are those of runs that have not been tasted.
+	admitsTaste
+	// admitsNew are those that have not been asked before.
+	admitsNew
+	// admitsOne is any one, a new one first.
+	admitsOne
+	admitsAll
+)
+
+// admits says who may be asked now.
+func (b *breaker) admits(now time.Time) admits {
+	switch {
+	case b.state == stateOpen:
+		return admitsAll
+	case b.state == stateBlocked:
+		return admitsNone
+	case !now.Before(b.until) && (b.probe == nil || now.Sub(b.probe.begun) >= patience): // one that hangs shows nothing
+		return admitsOne
+	case b.wanted(now) > 0:
+		return admitsNew
+	}
+	return admitsNone
+}
+
+// wanted is how many that have not been asked yet may be, by now, where that is counted.
+func (b *breaker) wanted(now time.Time) int {
+	if !b.inferred || b.state == stateOpen {
+		return 0
+	}
+	spent := max(0, now.Sub(b.since))
+	return int(probesEach*math.Log2(1+float64(spent)/float64(probeUnit))) - b.probes
+}
+
+// untasted says whether more of a run may be asked at once.
+func (b *breaker) untasted(run string) bool {
+	n := b.tasted[run]
+	return b.inferred && n < tasteEach && (n > 0 || len(b.tasted) < tasteRuns)
+}
+
+// taste notes one of a run that is untasted.
+func (b *breaker) taste(run string) {
+	if b.tasted == nil {
+		b.tasted = map[string]int{}
+	}
+	if _, ok := b.tasted[run]; !ok {
+		run = strings.Clone(run) // it lies in a record
+	}
+	b.tasted[run]++
+}
+
+// try notes a probe that was asked before.
+func (b *breaker) try(j *job) {
+	if !j.again {
+		return
+	}
+	if b.tried == nil {
+		b.tried = map[string]int{}
+	}
+	run := j.name
+	if _, ok := b.tried[run]; !ok && len(b.tried) >= tasteRuns {
+		return // it is first once more
+	}
+	b.tries++
+	b.tried[strings.Clone(run)] = b.tries // it lies in a record
+}
+
+// asked notes a delivery that is being asked.
+func (b *breaker) asked(j *job, now time.Time) {
+	j.epoch = b.epoch
+	switch {
+	case b.state == stateOpen:
+	case !j.again && b.untasted(j.name):
+		b.taste(j.name)
+	case !j.again && b.wanted(now) > 0:
+		b.probes++
+	case b.inferred:
+		b.probe = j
+		b.try(j)
+		b.later(holdFault, now)
+	default:
+		b.probe = j
+	}
+}
+
+// later moves the next probe on.
+func (b *breaker) later(times [2]time.Duration, now time.Time) {
+	b.pause = min(max(times[0], 2*b.pause), times[1])
+	b.until = now.Add(b.pause)
+}
+
+// answered notes that the answer to a delivery is there. It says whether that was asked in the present state.
+func (b *breaker) answered(j *job) (current bool) {
+	if b.probe == j {
+		b.probe = nil
+	}
+	return j.epoch == b.epoch
+}
+
+// hold moves to a state that is known, or waits longer in it. An answer from before the present state may only make a hold
+// worse: STOPPED from WAITING, or a later Retry-After.
+func (b *breaker) hold(current bool, to pb.DestinationState, v Verdict, times [2]time.Duration, now time.Time) {
+	after := now.Add(min(v.After, heedAtMost))
+	if !current && (b.state == stateOpen || to <= b.state) {
+		if b.state != stateOpen && after.After(b.until) {
+			b.until = after
+		}
+		return
+	}
+	if to != b.state || b.inferred {
+		b.pause = 0
+	}
+	b.enter(to, v.Code, false, now)
+	b.later(times, now)
+	if after.After(b.until) {
+		b.until = after
+	}
+}
+
+// infer moves to a state that follows from what different targets met.
+func (b *breaker) infer(to pb.DestinationState, code string, now time.Time) {
+	if b.state != stateOpen && (!b.inferred || to <= b.state) {
+		return
+	}
+	if b.state == stateOpen {
+		b.pause, b.probes = 0, 0
+		b.later(holdFault, now)
+	}
+	b.enter(to, code, true, now)
+}
+
+func (b *breaker) enter(to pb.DestinationState, code string, inferred bool, now time.Time) {
+	if b.state == stateOpen {
+		b.since = now
+		clear(b.tasted)
+		clear(b.tried)
+	}
+	b.told = b.told && to == b.state
+	b.state, b.reason, b.inferred, b.probe = to, code, inferred, nil
+	b.epoch++
+}
+
+// passed says whether an answer opens the destination that shows the service at work, and with accepted the credential too, to a
+// delivery that was asked at begun, in the present state if current.
+func (b *breaker) passed(begun time.Time, current, accepted bool) bool {
+	ill := &b.service
+	if b.state == stateStopped {
+		ill = &b.credential
+	}
+	switch {
+	case b.state == stateOpen, b.state == stateBlocked:
+		return false
+	case !b.inferred:
+		return current
+	case b.state == stateStopped && !accepted:
+		return false
+	}
+	// It may have been asked before the state was found out, but not before what it was found out by.
+	return !begun.Before(ill.since)
+}
+
+func (b *breaker) open() {
+	b.state, b.reason, b.inferred, b.probe, b.told = stateOpen, "", false, nil, false
+	b.pause, b.until = 0, time.Time{}
+	b.epoch++
+}
