@@ -385,7 +385,7 @@ func (w *wireless) Send(batch []*senders.Request) {
 	for _, r := range slices.Clone(batch) {
 		id := [16]byte(r.Delivery.Id)
 		go func() {
-			ctx, cancel := context.WithDeadline(context.Background(), r.Deadline)
+			ctx, cancel := context.WithTimeout(context.Background(), r.Timeout)
 			defer cancel()
 			res := w.life.m.ask(ctx, r, w.life, id)
 			if ctx.Err() != nil {

@@ -62,11 +62,12 @@ const patience = 4 * time.Minute
 // until polls for something that must come.
 func until(t *testing.T, what string, there func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !there(); {
+	pause := 10 * time.Millisecond
+	for end := time.Now().Add(patience); !there(); pause = min(pause*5/4, 100*time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s: did not come in %v", what, patience)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(pause) // longer and longer, for who asks has the cores before who works
 	}
 }
 

@@ -38,6 +38,8 @@ type destination struct {
 	// latency is how long an answer takes, smoothed, and failing which part of them fails.
 	latency time.Duration
 	failing failing
+	// near is how far the provider is.
+	near distance
 	// slow, swept and called: see park.go.
 	slow          bool
 	swept, called time.Time
@@ -157,7 +159,7 @@ func (d *destination) free() int { return d.slots() - d.flight.n }
 // slots is the most in flight, by what the provider takes and by what this machine can do, and beyond that as many as are
 // late for their own sake. Called with mu held.
 func (d *destination) slots() int {
-	return min(min(d.limit.slots(), d.cores.limit(d.latency))+d.flight.late, int(d.limit.ceiling))
+	return min(min(d.limit.slots(), d.cores.limit(d.near.get()))+d.flight.late, int(d.limit.ceiling))
 }
 
 // usable is how many one run alone may have in flight: see crowd. Called with mu held.
@@ -310,6 +312,7 @@ func (d *destination) doubt(j *job, v Verdict, now time.Time) bool {
 // pass notes an answer that shows the destination at work, whatever it says about the delivery. Called with mu held.
 func (d *destination) pass(current bool, j *job, v Verdict, now time.Time) {
 	d.well = now
+	d.near.note(now.Sub(j.begun), now)
 	accepted := v.Outcome == pb.Outcome_OUTCOME_ACCEPTED
 	if accepted {
 		d.known.accepted.note(j.begun)

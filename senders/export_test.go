@@ -90,7 +90,7 @@ func (m *Model) Send(batch []*Request) {
 	for _, r := range batch {
 		life := m.life
 		m.out.Go(func() {
-			ctx, cancel := context.WithDeadline(life, r.Deadline)
+			ctx, cancel := context.WithTimeout(life, r.Timeout)
 			defer cancel()
 			res := m.Answer(ctx, r)
 			if ctx.Err() != nil {

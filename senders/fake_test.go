@@ -67,7 +67,7 @@ func (f *fakeProvider) Send(batch []*Request) {
 		f.sent = append(f.sent, &Request{Delivery: proto.CloneOf(r.Delivery), Destination: r.Destination, Request: wire.Request{Body: bytes.Clone(r.Body)}})
 		f.mu.Unlock()
 		f.out.Go(func() {
-			ctx, cancel := context.WithDeadline(f.life(), r.Deadline)
+			ctx, cancel := context.WithTimeout(f.life(), r.Timeout)
 			defer cancel()
 			res, err := f.answer(ctx, r)
 			if err != nil {

@@ -116,11 +116,7 @@ func (j *job) check(now time.Time) (Verdict, bool) {
 
 var expired = Verdict{Next: End, Outcome: pb.Outcome_OUTCOME_EXPIRED, Code: "expired"}
 
-// deadline is when a request begun now must have its answer.
-func (j *job) deadline(now time.Time, timeout time.Duration) time.Time {
-	at := now.Add(timeout)
-	if e := time.UnixMilli(j.expires); e.Before(at) {
-		return e
-	}
-	return at
+// timeout is how long a request that is sent now may take, of at most so long: one that expires has no use for a later answer.
+func (j *job) timeout(now time.Time, most time.Duration) time.Duration {
+	return max(time.Millisecond, min(most, time.UnixMilli(j.expires).Sub(now)))
 }

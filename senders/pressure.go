@@ -27,9 +27,11 @@ const (
 	waitTarget = 300 * time.Microsecond
 	// leastSlots keep a destination going on a machine that others keep busy.
 	leastSlots = 16
-	// A request that waits for a provider far away waits for no core: for each farSlot that an answer takes, one more may
-	// be in flight however busy the cores are.
+	// A request that waits for a provider far away waits for no core: for each farSlot that the nearest answer takes, one more
+	// may be in flight however busy the cores are.
 	farSlot = 2 * time.Millisecond
+	// nearFor is for how long an answer says how near the provider is.
+	nearFor = 5 * time.Second
 	// waitMetric is a histogram of the time that goroutines were ready before they ran.
 	waitMetric = "/sched/latencies:seconds"
 )
@@ -40,12 +42,35 @@ func newPressure() *pressure {
 	return p
 }
 
-// limit is the most in flight to a destination whose answers take so long.
-func (p *pressure) limit(latency time.Duration) int {
+// limit is the most in flight to a destination that is so far away.
+func (p *pressure) limit(away time.Duration) int {
 	if p == nil {
 		return math.MaxInt
 	}
-	return max(int(p.slots.Load()), int(latency/farSlot))
+	return max(int(p.slots.Load()), int(away/farSlot))
+}
+
+// distance is the least time that a good answer took of late. The others took longer for what they met on the way, and much of that may
+// be this machine: a lane whose cores others have sees all answers late, and with more in flight for it they would be later still, until
+// none is in time. Its owner locks.
+type distance struct {
+	// least is since since, and before that of the span before.
+	least, before time.Duration
+	since         time.Time
+}
+
+func (d *distance) note(took time.Duration, now time.Time) {
+	if now.Sub(d.since) >= nearFor {
+		d.before, d.least, d.since = d.least, took, now
+	}
+	d.least = min(d.least, took)
+}
+
+func (d *distance) get() time.Duration {
+	if d.before == 0 { // it is the first span
+		return d.least
+	}
+	return min(d.before, d.least)
 }
 
 // adjust learns from the waits since it was called last. busiest is the most that a destination has in flight: a limit that

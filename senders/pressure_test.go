@@ -64,3 +64,26 @@ func TestNoPressureNoLimit(t *testing.T) {
 		t.Errorf("limit %d", p.limit(0))
 	}
 }
+
+// What this machine adds to an answer's time is no reason to have more in flight: the nearest answer counts, and a provider that has
+// become slower is farther away once its quick answers are some seconds old.
+func TestTheNearestAnswerSaysHowFarAProviderIs(t *testing.T) {
+	var d distance
+	now := time.Unix(1000, 0)
+	note := func(took time.Duration) { now = now.Add(100 * time.Millisecond); d.note(took, now) }
+	for i := range 200 {
+		took := 8 * time.Second
+		if i%20 == 0 {
+			took = 30 * time.Millisecond
+		}
+		if note(took); d.get() != 30*time.Millisecond {
+			t.Fatalf("%v away after answer %d", d.get(), i)
+		}
+	}
+	for range 2 * nearFor / (100 * time.Millisecond) {
+		note(800 * time.Millisecond)
+	}
+	if d.get() != 800*time.Millisecond {
+		t.Errorf("%v away when all answers took 800 ms", d.get())
+	}
+}

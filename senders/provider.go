@@ -30,7 +30,7 @@ type Provider interface {
 	Destination(d *pb.Delivery) (Destination, error)
 
 	// Encode fills r with the provider's request. It may have been another delivery's, whose result is in: Encode overwrites
-	// what that left and reuses the capacity of its Fields, Body, Plain and Text. It leaves Deadline, Handler and Tag alone. It fails
+	// what that left and reuses the capacity of its Fields, Body, Plain and Text. It leaves Timeout, Handler and Tag alone. It fails
 	// with a *Refusal when the message cannot be sent to this device at all: too large, or not renderable. now decides the
 	// TTL, which is what remains until the delivery expires.
 	Encode(r *Request, d *pb.Delivery, m *message.Compiled, now time.Time) error

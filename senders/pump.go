@@ -170,7 +170,7 @@ func (d *destination) ask(s *scratch, now time.Time) {
 			unsent = append(unsent, ended{j, refusal(err, OfMessage)})
 			continue
 		}
-		r.Handler, r.Tag, r.Deadline = d, j, j.deadline(now, d.timeout)
+		r.Handler, r.Tag, r.Timeout = d, j, j.timeout(now, d.timeout)
 		s.batch = append(s.batch, r)
 	}
 	if len(unsent) > 0 {
@@ -275,6 +275,6 @@ func (d *destination) read(j *job, res *wire.Result, now time.Time) (v Verdict, 
 	if w, ok := j.check(now); !ok {
 		return w, false
 	}
-	j.kit.Deadline = j.deadline(now, d.timeout)
+	j.kit.Timeout = j.timeout(now, d.timeout)
 	return v, true
 }

@@ -127,8 +127,8 @@ func (c *Client) Carry(batch []*senders.Request, post func(context.Context, *Exc
 
 func (c *Client) carry(r *senders.Request, post func(context.Context, *Exchange, *senders.Request) error) wire.Result {
 	ctx, cancel := context.WithCancel(c.life)
-	if !r.Deadline.IsZero() {
-		ctx, cancel = context.WithDeadline(c.life, r.Deadline)
+	if r.Timeout > 0 {
+		ctx, cancel = context.WithTimeout(c.life, r.Timeout)
 	}
 	defer cancel()
 	x := &Exchange{class: r.Delivery.GetClass()}

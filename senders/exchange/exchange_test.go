@@ -51,7 +51,9 @@ func (r result) Answered(results []wire.Result) { r <- results[0] }
 func carry(ctx context.Context, c *exchange.Client, by carried, url string) wire.Result {
 	answered := make(result, 1)
 	r := &senders.Request{Delivery: &pb.Delivery{Class: by.class}, Request: wire.Request{Handler: answered}}
-	r.Deadline, _ = ctx.Deadline()
+	if at, ok := ctx.Deadline(); ok {
+		r.Timeout = time.Until(at)
+	}
 	c.Carry([]*senders.Request{r}, func(ctx context.Context, x *exchange.Exchange, _ *senders.Request) error {
 		x.Prepare = by.prepare
 		if by.body != "" {

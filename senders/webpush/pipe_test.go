@@ -61,7 +61,7 @@ func TestABatchByWire(t *testing.T) {
 		for range n {
 			d, r := delivery(s.URL+path), &senders.Request{}
 			d.Class = class
-			r.Handler, r.Tag, r.Deadline = done, r, time.Now().Add(time.Minute)
+			r.Handler, r.Tag, r.Timeout = done, r, time.Minute
 			if err := p.Encode(r, d, m, now); err != nil {
 				t.Fatal(err)
 			}

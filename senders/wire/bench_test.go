@@ -64,7 +64,7 @@ func (p *pump) run(requests []*Request, n int) {
 func push(h Handler, i int) *Request {
 	id := fmt.Sprintf("8f1b7a3e-%04x-8%03x-9a0b-1c2d3e4f5a6b", i, i&0xfff)
 	return &Request{
-		Path: "/3/device/abc", Body: make([]byte, 256), Handler: h, Deadline: time.Now().Add(time.Hour),
+		Path: "/3/device/abc", Body: make([]byte, 256), Handler: h, Timeout: time.Hour,
 		Fields: []Field{
 			{Name: "authorization", Value: "bearer eyJhbGciOiJFUzI1NiIsImtpZCI6IkFCQ0RFRkdISUoifQ.eyJpc3MiOiJURUFNSUQifQ.c2lnbmF0dXJl", Kind: Shared},
 			{Name: "apns-topic", Value: "com.example.app", Kind: Shared},

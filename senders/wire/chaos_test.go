@@ -167,7 +167,7 @@ func TestAFickleHost(t *testing.T) {
 		for ; sent < requests && sent-ended < flying; sent++ {
 			r := push(y, sent)
 			r.Path = fmt.Sprintf("/%d", sent)
-			r.Deadline = time.Now().Add(time.Second)
+			r.Timeout = time.Second
 			batch = append(batch, r)
 		}
 		c.Send(batch)

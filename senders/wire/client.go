@@ -62,21 +62,25 @@ type Client struct {
 	waiting atomic.Int64
 	// poke wakes the watch when it rests.
 	poke chan struct{}
+	// lost is for how long, in ns, this process has not run: see now.
+	lost atomic.Int64
 
 	// mu guards what follows. It may be taken with a connection's held, not the other way round.
 	mu        sync.Mutex
 	queue     queue
-	conns     []*conn // those that take requests
-	all       []*conn // and those that are being opened, or only end what they have
-	plain     *plain  // set when the host speaks only HTTP/1.1
-	turn      int     // the connection that is asked first
+	conns     []*conn                              // those that take requests
+	all       []*conn                              // and those that are being opened, or only end what they have
+	plain     *plain                               // set when the host speaks only HTTP/1.1
+	exchanges map[*Request]context.CancelCauseFunc // those that are out so, and what ends each
+	turn      int                                  // the connection that is asked first
 	dialing   bool
 	failures  int            // dials in a row
 	faults    map[string]int // the same for each address of the host
 	notBefore time.Time      // the next dial
 	watching  bool
-	resting   bool // the watch is slow: nothing waits and nothing is in flight
-	sends     int  // calls of Send
+	due       time.Time // the watch's next look
+	resting   bool      // the watch is slow: nothing waits and nothing is in flight
+	sends     int       // calls of Send
 	closed    bool
 
 	// firstStream is 1, but for tests of what happens at the last.
@@ -85,7 +89,7 @@ type Client struct {
 
 // New makes a client. It dials when there is something to send.
 func New(o Options) *Client {
-	c := &Client{o: o, poke: make(chan struct{}, 1), faults: make(map[string]int), firstStream: 1}
+	c := &Client{o: o, poke: make(chan struct{}, 1), faults: make(map[string]int), exchanges: map[*Request]context.CancelCauseFunc{}, firstStream: 1}
 	c.host, c.addr = split(o.Addr)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -107,7 +111,11 @@ func (c *Client) Send(batch []*Request) {
 		handOver(gone)
 		return
 	}
+	now := c.now()
 	for _, r := range batch {
+		if r.due = (time.Time{}); r.Timeout > 0 {
+			r.due = now.Add(r.Timeout)
+		}
 		c.queue.push(entry{req: r})
 	}
 	c.waiting.Store(int64(c.queue.n))

@@ -96,7 +96,7 @@ func newConn(c *Client, raw *batched, through net.Conn, where string) *conn {
 		wake: make(chan struct{}, 1), written: make(chan struct{}),
 		block: newBlock(c.o.Addr), streams: newStreams(c.firstStream),
 		limit: maxStreams, window: defaultWindow, first: defaultWindow,
-		used: time.Now(),
+		used: c.now(),
 	}
 	k.ping.heard = true
 	k.frames = http2.NewFramer(&k.out, nil)
@@ -282,5 +282,5 @@ func (r *Result) fill(a *answer) {
 	r.Status, r.Header, r.Body, r.answer = a.status, Header{a.fields}, a.body, a
 }
 
-// late says that the deadline is past.
-func (r *Request) late(now time.Time) bool { return !r.Deadline.IsZero() && now.After(r.Deadline) }
+// late says that the deadline is past, by the client's time.
+func (r *Request) late(now time.Time) bool { return !r.due.IsZero() && now.After(r.due) }

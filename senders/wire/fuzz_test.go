@@ -56,7 +56,7 @@ func FuzzReader(f *testing.F) {
 			peer.Go(func() { _, _ = io.Copy(io.Discard, theirs) })
 			batch := make([]*Request, requests)
 			for i := range batch {
-				batch[i] = &Request{Path: "/", Body: make([]byte, 100), Handler: o, Deadline: time.Now().Add(time.Hour)}
+				batch[i] = &Request{Path: "/", Body: make([]byte, 100), Handler: o, Timeout: time.Hour}
 			}
 			_, _ = theirs.Write(settings())
 			c.Send(batch)

@@ -72,7 +72,7 @@ func TestAgainstNetHTTP(t *testing.T) {
 		var batch []*Request
 		for i := range 1000 {
 			batch = append(batch, &Request{
-				Path: fmt.Sprintf("/%d", i), Body: []byte(strings.Repeat("x", i)), Handler: s, Deadline: time.Now().Add(10 * time.Second),
+				Path: fmt.Sprintf("/%d", i), Body: []byte(strings.Repeat("x", i)), Handler: s, Timeout: 10 * time.Second,
 				Fields: []Field{{Name: "asked", Value: fmt.Sprint(i)}, {Name: "same", Value: "s", Kind: Shared}},
 				Tag:    i,
 			})
@@ -105,7 +105,7 @@ func through(t *testing.T, o Options, n int) map[int]int {
 		for i := sent; i < min(sent+300, n); i++ {
 			r := push(s, i)
 			r.Body = make([]byte, i%8192)
-			r.Deadline = time.Now().Add(30 * time.Second)
+			r.Timeout = 30 * time.Second
 			batch = append(batch, r)
 		}
 		c.Send(batch)

@@ -103,7 +103,7 @@ func TestDeadlines(t *testing.T) {
 		f.mute = true
 		start := time.Now()
 		request := func(after time.Duration, size int) {
-			f.client.Send([]*Request{{Path: "/", Handler: f.sink, Body: make([]byte, size), Deadline: start.Add(after)}})
+			f.client.Send([]*Request{{Path: "/", Handler: f.sink, Body: make([]byte, size), Timeout: time.Until(start.Add(after))}})
 		}
 		request(time.Second, 1)
 		p := f.peer(0)
@@ -133,6 +133,34 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
+// Time in which this process did not run is none in which the peer did not answer: what it said meanwhile is not read yet. So
+// nothing ends for it, neither requests nor the connection, and a deadline comes when as much time has passed that it did run.
+func TestWhatWasLostIsNoTimeOfThePeers(t *testing.T) {
+	play(t, Options{}, func(t *testing.T, f *farm) {
+		f.client.Send([]*Request{{Path: "/", Handler: f.sink, Body: []byte("b"), Timeout: time.Second}})
+		p := f.peer(0)
+		_ = p.out.WriteSettings()
+		time.Sleep(4*tick + tick/2) // between two looks of the watch itself
+		now := time.Now()
+		for range 3 { // the watch comes an hour late, three times
+			now = now.Add(time.Hour)
+			f.client.look(now)
+		}
+		check(t, "ended while it stood still", f.count(), 0)
+		check(t, "pings", len(p.sent(http2.FramePing, 0)), 0)
+		for end := now.Add(time.Second - 10*tick); now.Before(end); {
+			now = now.Add(tick)
+			f.client.look(now)
+		}
+		check(t, "ended before its time", f.count(), 0)
+		for range 12 {
+			now = now.Add(tick)
+			f.client.look(now)
+		}
+		check(t, "ended", f.ends(), "sent: "+os.ErrDeadlineExceeded.Error())
+	})
+}
+
 // A stream that we reset counts as open until the peer must have read that. Otherwise a peer that answers nothing would be
 // given streams and resets without end.
 func TestAResetStreamCountsUntilAPong(t *testing.T) {
@@ -140,7 +168,7 @@ func TestAResetStreamCountsUntilAPong(t *testing.T) {
 		f.mute = true
 		late := func(n int) {
 			for range n {
-				f.client.Send([]*Request{{Path: "/", Handler: f.sink, Deadline: time.Now().Add(time.Second)}})
+				f.client.Send([]*Request{{Path: "/", Handler: f.sink, Timeout: time.Second}})
 			}
 		}
 		late(3)

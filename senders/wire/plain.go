@@ -70,6 +70,20 @@ func (p *plain) work() {
 	}
 }
 
+// exchanging gives a request a context that the watch ends when it is late, until over is called.
+func (c *Client) exchanging(r *Request) (ctx context.Context, over func()) {
+	ctx, end := context.WithCancelCause(c.ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.exchanges[r] = end
+	return ctx, func() {
+		end(nil)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.exchanges, r)
+	}
+}
+
 func (p *plain) next() (e entry, more bool) {
 	c := p.client
 	c.mu.Lock()
@@ -89,15 +103,12 @@ func (p *plain) next() (e entry, more bool) {
 // exchange does one request.
 func (p *plain) exchange(r *Request) Result {
 	var sent atomic.Bool
-	ctx := httptrace.WithClientTrace(p.client.ctx, &httptrace.ClientTrace{
+	ctx, over := p.client.exchanging(r)
+	defer over()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteHeaders: func() { sent.Store(true) },
 		WroteRequest: func(httptrace.WroteRequestInfo) { failpoint.Hit(failpoint.AfterWrite) },
 	})
-	if !r.Deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, r.Deadline)
-		defer cancel()
-	}
 	a, err := p.roundTrip(ctx, r)
 	result := Result{Request: r, Sent: sent.Load(), via: p}
 	switch {
@@ -106,7 +117,7 @@ func (p *plain) exchange(r *Request) Result {
 		result.fill(a)
 	case p.client.ctx.Err() != nil:
 		result.Err = ErrClosed
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(context.Cause(ctx), errLate):
 		result.Err = errLate
 	default:
 		result.Err = err

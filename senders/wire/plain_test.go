@@ -54,21 +54,21 @@ func TestHTTP1(t *testing.T) {
 			w.WriteHeader(http.StatusTooManyRequests)
 		}
 	})
-	end := func(path string, deadline time.Time) got {
+	end := func(path string, timeout time.Duration) got {
 		s := newSink()
-		c.Send([]*Request{{Path: path, Body: []byte("b"), Handler: s, Deadline: deadline, Fields: []Field{{Name: "own", Value: "o;"}}}})
+		c.Send([]*Request{{Path: path, Body: []byte("b"), Handler: s, Timeout: timeout, Fields: []Field{{Name: "own", Value: "o;"}}}})
 		return s.wait(1)[0]
 	}
-	g := end("/", time.Time{})
+	g := end("/", 0)
 	check(t, "end", g.String(), "429")
 	check(t, "sent", g.Sent, true)
 	check(t, "header", g.Header.Get("retry-after"), "o;HTTP/1.1b")
-	check(t, "late", end("/wait", time.Now().Add(50*time.Millisecond)).String(), "sent: "+errLate.Error())
-	g = end("/large", time.Time{})
+	check(t, "late", end("/wait", 50*time.Millisecond).String(), "sent: "+errLate.Error())
+	g = end("/large", 0)
 	check(t, "large", g.String(), "400")
 	check(t, "body", len(g.body), maxBody)
-	check(t, "cut", strings.HasPrefix(end("/cut", time.Time{}).String(), "sent: "), true)
-	check(t, "a path that is none", end("/%zz", time.Time{}).String(), "not sent: the path makes no URL")
+	check(t, "cut", strings.HasPrefix(end("/cut", 0).String(), "sent: "), true)
+	check(t, "a path that is none", end("/%zz", 0).String(), "not sent: the path makes no URL")
 
 	// More than there are connections: they wait, and are not more at a time.
 	s := newSink()

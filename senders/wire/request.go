@@ -38,12 +38,17 @@ type Request struct {
 	Path   string
 	Fields []Field
 	Body   []byte
-	// Deadline ends the request with os.ErrDeadlineExceeded, at most some 50 ms late. Zero: none.
-	Deadline time.Time
+	// Timeout ends the request with os.ErrDeadlineExceeded so long after it was sent by Send, at most some 50 ms late. 0: never. Time
+	// in which this process does not run, because others have the cores or it is stopped, does not count: what the peer answered
+	// meanwhile is there, unread.
+	Timeout time.Duration
 	// Handler gets the result.
 	Handler Handler
 	// Tag is the caller's own.
 	Tag any
+
+	// due is when it ends, in the client's time (watch.go).
+	due time.Time
 }
 
 // Handler takes results in batches.

@@ -208,7 +208,7 @@ func ask(t *testing.T, o Options) got {
 	defer c.Close()
 	s := newSink()
 	r := push(s, 1)
-	r.Deadline = time.Now().Add(20 * time.Second)
+	r.Timeout = 20 * time.Second
 	c.Send([]*Request{r})
 	return s.wait(1)[0]
 }

@@ -175,12 +175,12 @@ func TestTheQueueKeepsItsOrder(t *testing.T) {
 			case 0, 1, 2, 3, 4:
 				r := &Request{}
 				if rapid.Bool().Draw(t, "late") {
-					r.Deadline = now.Add(-1)
+					r.due = now.Add(-1)
 				}
 				q.push(entry{req: r})
 				model = append(model, r)
 			case 5:
-				r := &Request{Deadline: now.Add(1)}
+				r := &Request{due: now.Add(1)}
 				q.pushFront(entry{req: r})
 				model = append([]*Request{r}, model...)
 			case 6, 7, 8:

@@ -19,6 +19,13 @@ const (
 
 var noDeadline time.Time
 
+// now is the time by which requests are late, and peers silent: the wall's, less what the watch has found that this process
+// did not run, because others had the cores, or it was stopped. What came meanwhile lies unread, and is no fault of the peer's: a
+// request that ended for that would be sent twice.
+func (c *Client) now() time.Time { return c.ran(time.Now()) }
+
+func (c *Client) ran(wall time.Time) time.Time { return wall.Add(-time.Duration(c.lost.Load())) }
+
 // watch looks after deadlines, silent and idle connections, and dials that were put off, until the client is closed.
 func (c *Client) watch() {
 	timer := time.NewTimer(tick)
@@ -35,10 +42,19 @@ func (c *Client) watch() {
 }
 
 // look is one round. It returns when the next is due.
-func (c *Client) look(now time.Time) time.Duration {
+func (c *Client) look(wall time.Time) time.Duration {
 	c.mu.Lock()
+	if late := wall.Sub(c.due); !c.due.IsZero() && late > tick {
+		c.lost.Add(int64(late))
+	}
+	now := c.ran(wall)
 	sends := c.sends
 	late := c.queue.expire(now, nil)
+	for r, end := range c.exchanges {
+		if r.late(now) {
+			end(errLate)
+		}
+	}
 	c.waiting.Store(int64(c.queue.n))
 	c.spread()
 	all := append([]*conn(nil), c.all...)
@@ -52,11 +68,13 @@ func (c *Client) look(now time.Time) time.Duration {
 	c.answered(late)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if busy || c.queue.n > 0 || c.dialing || c.sends != sends {
-		return tick
+	c.resting = !busy && c.queue.n == 0 && !c.dialing && c.sends == sends && len(c.exchanges) == 0
+	wait := tick
+	if c.resting {
+		wait = rest
 	}
-	c.resting = true
-	return rest
+	c.due = wall.Add(wait)
+	return wait
 }
 
 // look ends what is late on a connection and adds it to late, and sees whether the connection lives and is used. flying: it

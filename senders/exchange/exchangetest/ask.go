@@ -23,7 +23,9 @@ func Encode(p senders.Provider, d *pb.Delivery, m *message.Compiled, now time.Ti
 func Ask(ctx context.Context, p senders.Provider, r *senders.Request) (senders.Verdict, wire.Result) {
 	a := &asker{provider: p, request: r, done: make(chan struct{})}
 	r.Handler = a
-	r.Deadline, _ = ctx.Deadline()
+	if at, ok := ctx.Deadline(); ok {
+		r.Timeout = time.Until(at)
+	}
 	p.Send([]*senders.Request{r})
 	<-a.done
 	return a.verdict, a.result
