@@ -190,7 +190,8 @@ func refusal(err error, of Suspects) Verdict {
 //
 // This is the one place where a scope is decided. An answer that can speak of one thing only is taken by its word: of the
 // device or the message, it ends the delivery and shows that the service is at work; of the credential, it stops the
-// destination; of the service, it makes it wait. All others are weighed against what others get. v may become another.
+// destination; of the service, it makes it wait. All others are weighed against what others get, but for a limit of the device's
+// own: it says nothing of them. v may become another.
 func (d *destination) learn(j *job, v *Verdict, heard bool, now time.Time) (kept bool) {
 	d.flight.ends(j.begun)
 	d.queue.ends(j, *v, heard)
@@ -221,6 +222,8 @@ func (d *destination) learn(j *job, v *Verdict, heard bool, now time.Time) (kept
 		*v = d.takesNothing(j, *v, now)
 	case v.Of&OfCredential != 0:
 		return d.doubt(j, *v, now)
+	case v.Next == Later: // a limit of that device: it tells that somebody answers, and nothing of what the others would be told
+		d.well = now
 	case v.Outcome == pb.Outcome_OUTCOME_ACCEPTED || v.Of != 0:
 		d.pass(current, j, *v, now)
 	}

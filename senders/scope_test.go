@@ -544,6 +544,7 @@ type someFail struct {
 	t          *testing.T
 	model      *Model
 	unanswered bool
+	hangs      bool // the struck ones are not answered, and time passes
 
 	mu       sync.Mutex // guards what follows
 	over     bool
@@ -551,13 +552,20 @@ type someFail struct {
 	accepted map[string]bool
 }
 
-func (w *someFail) answer(_ context.Context, r *Request) wire.Result {
+func (w *someFail) answer(ctx context.Context, r *Request) wire.Result {
 	time.Sleep(10 * time.Millisecond)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	d := r.Delivery.Device
 	w.asked[d]++
 	switch {
+	case r.Delivery.Run == "limited":
+		return wire.Result{Status: 500, Sent: true} // the device's own: see Classify
+	case w.hangs && r.Delivery.Run == "struck" && !w.over:
+		w.mu.Unlock()
+		<-ctx.Done()
+		w.mu.Lock()
+		return wire.Result{Err: ctx.Err(), Sent: true}
 	case !(r.Delivery.Run == "sick" || r.Delivery.Run == "struck" && !w.over || r.Delivery.Run == "flaps" && w.asked[d] == 1):
 		return wire.Result{Status: 200, Sent: true}
 	case w.unanswered:
@@ -615,6 +623,32 @@ func (w *someFail) struck() (asked, back int) {
 		}
 	}
 	return asked, back
+}
+
+// One that is refused for the sake of its own device, by a limit of that, shows nothing of a service that answers nobody else: it opens no
+// destination that is shut for that. Else the others would be asked, and hang, again and again, spend their attempts, and be back one by
+// one when it is over.
+func TestADevicesLimitDoesNotEndAStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &someFail{t: t, asked: map[string]int{}, accepted: map[string]bool{}, hangs: true}
+		w.model = &Model{Provider: &fakeProvider{platform: fcm, ceiling: 1000}, Rand: rand.New(rand.NewPCG(1, 1)), Answer: w.answer, Ended: w.ended}
+		w.model.Start(map[string]*message.Compiled{})
+		for n := range int(time.Minute / tickEvery) {
+			if n%10 == 0 {
+				w.push("limited", 40)
+				w.push("struck", 40)
+			}
+			w.model.Step(n%5 == 0)
+		}
+		if n, _ := w.struck(); n > 2400 {
+			t.Errorf("%d requests for 2400 that nobody answers, want one each at most", n)
+		}
+		w.pass(10*time.Second, 0)
+		if _, back := w.struck(); back < 2376 {
+			t.Errorf("%d of 2400 are back ten seconds after its end", back)
+		}
+		w.model.Stop()
+	})
 }
 
 // A campaign to devices that all fail, of a destination's own, is under way or has just been. The next one, to others, is through in no
