@@ -27,11 +27,11 @@ import (
 //
 // Else it is inferred: different targets failed, and none passed (trouble.go). That may still be the targets' own, ninety-nine
 // in a hundred of them, and whoever waits for the hundredth must not wait for a timer. So deliveries that have not been asked
-// yet go on being asked, probesEach for each doubling of the time that nothing has passed, and one each time "until" has
-// passed: some 300 in the first second, 1,000 in the first minute, 2,500 in the first hour. To a service that is down that is
-// nothing; and where one in a hundred is well, it is found in seconds. What was refused before is no probe while another waits, but
-// for those by "until": all who are well may have been refused. And of each run the first few go at once: it may be to others than
-// those that failed, and should not stand in line behind them.
+// yet go on being asked, probesEach for each doubling of the time that nothing has passed: some 300 in the first second, 1,000 in
+// the first minute, 2,500 in the first hour. To a service that is down that is nothing; and where one in a hundred is well, it is
+// found in seconds. What was refused before is no probe while another waits, but for rounds: all who are well may have been refused.
+// One begins each time "until" has passed, and has one of each run, whatever the others do: of which nothing ever passes is not known.
+// And of each run the first few go at once: it may be to others than those that failed, and should not stand in line behind them.
 //
 // What waits too long meanwhile, or takes too much of a partition's window, is put off to a retry topic (park.go) without
 // counting an attempt. Its owner locks.
@@ -46,14 +46,14 @@ type breaker struct {
 	probes int
 	// tasted counts by run those of its first few that have been asked since.
 	tasted map[string]int
-	// until is when the next probe may go that is under no count, probe the one that is on its way, and pause how long it waits
-	// for the next; each one doubles it.
+	// until is when the next probe may go, or round, that is under no count, and pause how long it waits for the one after; each one
+	// doubles it. probe is the one that is on its way, where the state is known.
 	until time.Time
 	probe *job
 	pause time.Duration
-	// tried numbers the runs in the order of their last probes that had been asked before, tries is the last number.
-	tried map[string]int
-	tries int
+	// rounds are those that were begun, and tried has the last one that each run had a probe in.
+	rounds int
+	tried  map[string]int
 	// epoch grows with every change of state: where that is known, answers from before concern their own delivery only.
 	epoch uint64
 	// told says that the log has it.
@@ -97,6 +97,8 @@ const (
 	admitsTaste
 	// admitsNew are those that have not been asked before.
 	admitsNew
+	// admitsRound are those of runs that have had none in this round.
+	admitsRound
 	// admitsOne is any one, a new one first.
 	admitsOne
 	admitsAll
@@ -109,7 +111,7 @@ func (b *breaker) admits(now time.Time) admits {
 		return admitsAll
 	case b.state == stateBlocked:
 		return admitsNone
-	case !now.Before(b.until) && (b.probe == nil || now.Sub(b.probe.begun) >= patience): // one that hangs shows nothing
+	case !b.inferred && !now.Before(b.until) && (b.probe == nil || now.Sub(b.probe.begun) >= patience): // one that hangs shows nothing
 		return admitsOne
 	case b.wanted(now) > 0:
 		return admitsNew
@@ -143,20 +145,29 @@ func (b *breaker) taste(run string) {
 	b.tasted[run]++
 }
 
-// try notes a probe that was asked before.
-func (b *breaker) try(j *job) {
-	if !j.again {
-		return
+// due says that one of a run may go in this round, or begin the next.
+func (b *breaker) due(run string, now time.Time) bool {
+	return b.inferred && b.state != stateOpen && (!now.Before(b.until) || b.tried[b.round(run)] < b.rounds)
+}
+
+// round is the name under which a run has its rounds. Those beyond tasteRuns have them together.
+func (b *breaker) round(run string) string {
+	if _, ok := b.tried[run]; ok || len(b.tried) < tasteRuns {
+		return run
+	}
+	return ""
+}
+
+// try notes a round's probe of a run.
+func (b *breaker) try(run string, now time.Time) {
+	if !now.Before(b.until) {
+		b.rounds++
+		b.later(holdFault, now)
 	}
 	if b.tried == nil {
 		b.tried = map[string]int{}
 	}
-	run := j.name
-	if _, ok := b.tried[run]; !ok && len(b.tried) >= tasteRuns {
-		return // it is first once more
-	}
-	b.tries++
-	b.tried[strings.Clone(run)] = b.tries // it lies in a record
+	b.tried[strings.Clone(b.round(run))] = b.rounds // it lies in a record
 }
 
 // asked notes a delivery that is being asked.
@@ -169,9 +180,7 @@ func (b *breaker) asked(j *job, now time.Time) {
 	case !j.again && b.wanted(now) > 0:
 		b.probes++
 	case b.inferred:
-		b.probe = j
-		b.try(j)
-		b.later(holdFault, now)
+		b.try(j.name, now)
 	default:
 		b.probe = j
 	}
@@ -227,6 +236,7 @@ func (b *breaker) enter(to pb.DestinationState, code string, inferred bool, now 
 	if b.state == stateOpen {
 		b.since = now
 		clear(b.tasted)
+		b.rounds = 0
 		clear(b.tried)
 	}
 	b.told = b.told && to == b.state

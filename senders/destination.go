@@ -147,7 +147,10 @@ func (d *destination) ready(now time.Time) bool {
 // admits says who may be asked now. Called with mu held.
 func (d *destination) admits(now time.Time) admits {
 	a := d.breaker.admits(now)
-	if a == admitsNone && d.queue.any(d.breaker.untasted) {
+	switch {
+	case d.queue.any(func(run string, _ bool) bool { return d.breaker.due(run, now) }):
+		return admitsRound
+	case a == admitsNone && d.queue.any(func(run string, again bool) bool { return !again && d.breaker.untasted(run) }):
 		return admitsTaste
 	}
 	return a
@@ -322,6 +325,7 @@ func (d *destination) pass(current bool, j *job, v Verdict, now time.Time) {
 	}
 	if accepted && j.again {
 		d.calls.passed(campaignOf(j.delivery))
+		d.turns.passed(campaignOf(j.delivery))
 		d.mends(j.begun)
 	}
 	d.passed(j.begun, current, accepted, now)

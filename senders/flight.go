@@ -46,15 +46,14 @@ func (f *flight) ends(begun time.Time) {
 
 // look counts the late ones; ill says that the destination takes nothing.
 func (f *flight) look(ill bool, now time.Time) {
-	before := now.Add(-lateAfter)
-	if !ill && f.passed.Before(before) {
-		before = f.passed
+	newest := f.unit(now.Add(-lateAfter)) - 1
+	if !ill {
+		newest = min(newest, f.unit(f.passed))
 	}
 	f.late = 0
-	if f.n == 0 || before.IsZero() {
+	if f.n == 0 || !ill && f.passed.IsZero() {
 		return
 	}
-	newest := f.unit(before) - 1
 	for unit := f.unit(now) - int64(len(f.begun)) + 1; unit <= newest; unit++ {
 		f.late += int(*f.slot(unit))
 	}

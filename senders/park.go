@@ -80,11 +80,17 @@ func (d *destination) wants(run string, again bool, now time.Time) bool {
 	return true
 }
 
-// lacksProbe says that a destination that is shut, and is probed again before long, has none to do it with that was asked before, or of
-// runs that were tried after this one only. Called with mu held.
+// lacksProbe says that a destination that is shut, and is probed again before long, has none to do it with that was asked before, or none
+// of this run for its next round. Called with mu held.
 func (d *destination) lacksProbe(run string, now time.Time) bool {
 	b := &d.breaker
-	return b.state != stateBlocked && b.until.Sub(now) < patience && b.tried[run] < d.queue.first(b.tried)
+	switch {
+	case b.state == stateBlocked || b.until.Sub(now) >= patience:
+		return false
+	case b.inferred && b.round(run) == run:
+		return !d.queue.any(func(other string, again bool) bool { return again && other == run })
+	}
+	return d.queue.again == 0
 }
 
 // reckon begins a new look over what is parked, if this is one, and reckons how many are wanted in it. Called with mu held.

@@ -111,7 +111,7 @@ func (d *destination) next(p *purse, now time.Time) *job {
 	if admits == admitsAll {
 		return d.queue.pop(plenty, func(j *job) bool { return d.queue.fits(j, free) && d.let(j, p, now) })
 	}
-	for _, may := range d.probes(admits) {
+	for _, may := range d.probes(admits, now) {
 		if j := d.queue.pop(plenty, func(j *job) bool { return may(j) && d.let(j, p, now) }); j != nil {
 			return j
 		}
@@ -120,23 +120,22 @@ func (d *destination) next(p *purse, now time.Time) *job {
 }
 
 // probes say who may be asked at a destination that is shut: whom the first says, or else the next. Called with mu held.
-func (d *destination) probes(admits admits) []func(*job) bool {
+func (d *destination) probes(admits admits, now time.Time) []func(*job) bool {
 	again := func(j *job) bool { return j.again }
 	fresh := func(j *job) bool { return !j.again }
 	b := &d.breaker
-	switch {
-	case admits == admitsNone:
-		return nil
-	case admits == admitsTaste:
-		return []func(*job) bool{func(j *job) bool { return !j.again && b.untasted(j.name) }}
-	case admits == admitsNew:
+	switch admits {
+	case admitsTaste:
+		return []func(*job) bool{func(j *job) bool { return fresh(j) && b.untasted(j.name) }}
+	case admitsNew:
 		return []func(*job) bool{fresh}
-	case !b.inferred: // any tells
+	case admitsRound:
+		due := func(j *job) bool { return b.due(j.name, now) }
+		return []func(*job) bool{func(j *job) bool { return again(j) && due(j) }, due}
+	case admitsOne:
 		return []func(*job) bool{fresh, again}
 	}
-	turn := d.queue.first(b.tried)
-	inTurn := func(j *job) bool { return j.again && b.tried[j.name] == turn }
-	return []func(*job) bool{inTurn, again, fresh}
+	return nil
 }
 
 // most is how many requests the next batch may have. Called with mu held, when one may begin.

@@ -1,7 +1,6 @@
 package senders
 
 import (
-	"math"
 	"slices"
 	"strings"
 )
@@ -65,20 +64,9 @@ func (q *queue) others(run string) bool {
 	return slices.ContainsFunc(q.runs, func(l *line) bool { return l.run != run && !l.again })
 }
 
-// first is the least number of the runs of which one waits that was asked before, or more than any.
-func (q *queue) first(numbers map[string]int) int {
-	first := math.MaxInt
-	for _, l := range q.runs {
-		if l.again {
-			first = min(first, numbers[l.run])
-		}
-	}
-	return first
-}
-
-// any says whether one waits that was not asked before, of a run that match says.
-func (q *queue) any(match func(run string) bool) bool {
-	return slices.ContainsFunc(q.runs, func(l *line) bool { return !l.again && match(l.run) })
+// any says whether one waits of a run that match says, or that was asked before.
+func (q *queue) any(match func(run string, again bool) bool) bool {
+	return slices.ContainsFunc(q.runs, func(l *line) bool { return match(l.run, l.again) })
 }
 
 // count keeps the counts when a job comes or goes.

@@ -561,7 +561,7 @@ func (w *someFail) answer(ctx context.Context, r *Request) wire.Result {
 	switch {
 	case r.Delivery.Run == "limited":
 		return wire.Result{Status: 500, Sent: true} // the device's own: see Classify
-	case w.hangs && r.Delivery.Run == "struck" && !w.over:
+	case w.hangs && (r.Delivery.Run == "struck" && !w.over || strings.HasPrefix(r.Delivery.Run, "sick")):
 		w.mu.Unlock()
 		<-ctx.Done()
 		w.mu.Lock()
@@ -577,7 +577,7 @@ func (w *someFail) answer(ctx context.Context, r *Request) wire.Result {
 func (w *someFail) ended(d *pb.Delivery, o pb.Outcome, _ time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if o != pb.Outcome_OUTCOME_ACCEPTED && d.Run != "sick" {
+	if o != pb.Outcome_OUTCOME_ACCEPTED && !strings.HasPrefix(d.Run, "sick") {
 		w.t.Errorf("%s ended as %v", d.Device, o)
 	}
 	w.accepted[d.Device] = true
@@ -595,6 +595,13 @@ func deliveryOf(run, device string) *pb.Delivery {
 	return &pb.Delivery{
 		Id: make([]byte, 16), App: "shop", Run: run, Device: device, Class: bulk, ExpiresAt: time.Now().Add(24 * time.Hour).UnixMilli(),
 		Target: &pb.Target{Kind: &pb.Target_Fcm{Fcm: &pb.FcmTarget{Token: "a-" + device}}},
+	}
+}
+
+// steps lets time go by.
+func (w *someFail) steps(span time.Duration) {
+	for n := range int(span / tickEvery) {
+		w.model.Step(n%5 == 0)
 	}
 }
 
@@ -633,12 +640,10 @@ func TestADevicesLimitDoesNotEndAStall(t *testing.T) {
 		w := &someFail{t: t, asked: map[string]int{}, accepted: map[string]bool{}, hangs: true}
 		w.model = &Model{Provider: &fakeProvider{platform: fcm, ceiling: 1000}, Rand: rand.New(rand.NewPCG(1, 1)), Answer: w.answer, Ended: w.ended}
 		w.model.Start(map[string]*message.Compiled{})
-		for n := range int(time.Minute / tickEvery) {
-			if n%10 == 0 {
-				w.push("limited", 40)
-				w.push("struck", 40)
-			}
-			w.model.Step(n%5 == 0)
+		for range 60 {
+			w.push("limited", 40)
+			w.push("struck", 40)
+			w.steps(time.Second)
 		}
 		if n, _ := w.struck(); n > 2400 {
 			t.Errorf("%d requests for 2400 that nobody answers, want one each at most", n)
@@ -646,6 +651,29 @@ func TestADevicesLimitDoesNotEndAStall(t *testing.T) {
 		w.pass(10*time.Second, 0)
 		if _, back := w.struck(); back < 2376 {
 			t.Errorf("%d of 2400 are back ten seconds after its end", back)
+		}
+		w.model.Stop()
+	})
+}
+
+// Nobody was answered, and all were asked in vain. When that is over but for ten campaigns, the eleventh has not to wait until each of them has
+// had its turn to show that it is not: each has a probe in each round.
+func TestEachCampaignHasItsProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &someFail{t: t, asked: map[string]int{}, accepted: map[string]bool{}, hangs: true}
+		w.model = &Model{Provider: &fakeProvider{platform: fcm, ceiling: 1000}, Rand: rand.New(rand.NewPCG(1, 1)), Answer: w.answer, Ended: w.ended}
+		w.model.Start(map[string]*message.Compiled{})
+		for i := range 10 {
+			w.push(fmt.Sprint("sick", i), 30)
+		}
+		w.push("struck", 300)
+		w.steps(2 * time.Minute)
+		if _, back := w.struck(); back > 0 {
+			t.Fatalf("%d were accepted by whom nobody hears", back)
+		}
+		w.steps(15 * time.Second)
+		if _, back := w.struck(); back < 290 {
+			t.Errorf("%d of 300 are back fifteen seconds after its end", back)
 		}
 		w.model.Stop()
 	})
