@@ -42,6 +42,8 @@ type Embedded struct {
 	stop func()
 	kept sync.WaitGroup
 	keep *datadir.Keeper
+	// endings has the commit that is being made (datadir.Endings).
+	endings *datadir.Endings
 	// detach takes back Attach.
 	detach func()
 }
@@ -70,6 +72,11 @@ func OpenEmbedded(o EmbeddedOptions) (_ *Embedded, err error) {
 	killed := false
 	if o.Dir != "" {
 		if killed, err = e.open(); err != nil {
+			return nil, err
+		}
+	}
+	if o.Dir != "" {
+		if e.endings, err = datadir.OpenEndings(o.Dir, o.SyncAlways); err != nil {
 			return nil, err
 		}
 	}
@@ -107,7 +114,7 @@ func (e *Embedded) options() []kfake.Opt {
 		kfake.WithLogger(brokerLog{e}),
 	}
 	if e.o.Dir != "" {
-		opts = append(opts, kfake.DataDir(e.o.Dir))
+		opts = append(opts, kfake.DataDir(e.o.Dir), named())
 	}
 	if e.o.SyncAlways {
 		opts = append(opts, kfake.SyncWrites())
@@ -135,6 +142,13 @@ func (e *Embedded) open() (killed bool, err error) {
 	if err := report.Mend(); err != nil {
 		return false, err
 	}
+	completed, err := report.Complete()
+	if err != nil {
+		return false, err
+	}
+	if completed {
+		e.o.Log.Warn("a commit that the last stop cut in two is made whole: nothing of it is lost, or done again")
+	}
 	for _, t := range report.Tears {
 		e.o.Log.Warn("what the last stop left unfinished in the embedded Kafka's folder is mended: nothing acknowledged was in it",
 			"file", t.File, "byte", t.At, "what", t.What, "stop", report.Stop)
@@ -147,6 +161,7 @@ func (e *Embedded) control() {
 	FillFetches(e.cluster)
 	if e.o.Dir != "" {
 		e.refuseWhenFull()
+		e.noteEndings()
 	}
 }
 
@@ -162,6 +177,9 @@ func FillFetches(cluster *kfake.Cluster) {
 }
 
 func (e *Embedded) release() {
+	if e.endings != nil {
+		_ = e.endings.Close() // what it has is written
+	}
 	if e.lock != nil {
 		e.lock.Close() // closing gives the lock back
 	}

@@ -9,14 +9,15 @@ import (
 // of all after it (4), attributes (2), last offset delta (4), timestamps (16), producer id (8), epoch (2), sequence (4),
 // number of records (4), records.
 const (
-	batchHead   = 61
-	lengthEnd   = 12 // base offset and length, which the length does not count
-	magicAt     = 16
-	checksumAt  = 17
-	attributes  = 21
-	maxBatch    = 1 << 30
-	transaction = 0x10 // in attributes
-	control     = 0x20
+	batchHead       = 61
+	lengthEnd       = 12 // base offset and length, which the length does not count
+	magicAt         = 16
+	checksumAt      = 17
+	attributes      = 21
+	producerEpochAt = 51
+	maxBatch        = 1 << 30
+	transaction     = 0x10 // in attributes
+	control         = 0x20
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -74,12 +74,14 @@ func framesAgain(b []byte, from int) int {
 }
 
 type groupEntry struct {
-	Type      string `json:"type"`
-	Group     string `json:"g"`
-	Topic     string `json:"t,omitempty"`
-	Partition int32  `json:"p,omitempty"`
-	Offset    int64  `json:"o,omitempty"`
-	Committed int64  `json:"lc,omitempty"` // ms
+	Type      string  `json:"type"`
+	Group     string  `json:"g"`
+	Topic     string  `json:"t,omitempty"`
+	Partition int32   `json:"p,omitempty"`
+	Offset    int64   `json:"o,omitempty"`
+	Epoch     int32   `json:"e,omitempty"`
+	Metadata  *string `json:"m,omitempty"`
+	Committed int64   `json:"lc,omitempty"` // ms
 }
 
 // positions replays groups.log, as kfake does: how far each group has come, by partition's folder.
@@ -116,6 +118,6 @@ func commit(group, folder string, offset int64) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is not the folder of a partition", folder)
 	}
-	data, err := json.Marshal(groupEntry{"commit", group, topic, int32(partition), offset, time.Now().UnixMilli()})
+	data, err := json.Marshal(groupEntry{Type: "commit", Group: group, Topic: topic, Partition: int32(partition), Offset: offset, Committed: time.Now().UnixMilli()})
 	return appendFrame(nil, data), err
 }
