@@ -62,7 +62,7 @@ func commitCopied(t *testing.T, dir, before, after string) {
 	}
 	defer e.Close()
 	client := newClient(t, e.Addrs(), kgo.ConsumeTopics("in"), kgo.ConsumerGroup("g"), kgo.TransactionalID("t"),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.RequireStableFetchOffsets(), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	adm := kadm.NewClient(client)
 	for topic, partitions := range map[string]int32{"in": 1, "out": 3} {
 		if _, err := adm.CreateTopic(t.Context(), partitions, 1, nil, topic); err != nil {
