@@ -204,6 +204,12 @@ func (e *Embedded) Close() {
 	e.stop()
 	e.kept.Wait()
 	e.cluster.Close()
+	if e.endings != nil {
+		if err := e.endings.Over(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			e.o.Log.Warn("the embedded Kafka's note of its last commit is still there: it does no harm", "dir", filepath.Clean(e.o.Dir), "err", err)
+		}
+		e.endings = nil
+	}
 	if e.keep != nil && !e.health.unsaved.Load() {
 		if err := e.keep.Close(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			e.o.Log.Warn("the embedded Kafka's stop could not be noted: the next start takes it for a kill", "dir", filepath.Clean(e.o.Dir), "err", err)

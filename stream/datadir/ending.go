@@ -66,6 +66,9 @@ func (s *Endings) Note(e Ending) error {
 // Close closes the file.
 func (s *Endings) Close() error { return s.f.Close() }
 
+// Over removes it: the last commit was made, and there is no next one.
+func (s *Endings) Over() error { return errors.Join(s.f.Close(), os.Remove(s.f.Name())) }
+
 // Complete makes whole the commit that a kill cut off, if one had begun. It comes after Mend, and may be repeated. done says that
 // there was something to do.
 func (r *Report) Complete() (done bool, err error) {
