@@ -148,6 +148,7 @@ func (d *destination) ready(now time.Time) bool {
 func (d *destination) admits(now time.Time) admits {
 	a := d.breaker.admits(now)
 	switch {
+	case a == admitsAll: // the lines are many, and this is asked for each job
 	case d.queue.any(func(run string, _ bool) bool { return d.breaker.due(run, now) }):
 		return admitsRound
 	case a == admitsNone && d.queue.any(func(run string, again bool) bool { return !again && d.breaker.untasted(run) }):
