@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 )
 
 // kfake ends a transaction piece by piece: a marker in one partition after the other, then the positions of its groups. A kill between
@@ -173,14 +172,11 @@ func (r *Report) advance(to []Position) (moved bool, err error) {
 		if now, ok := at[p.Group][folderOf(p.Topic, p.Partition)]; ok && now >= p.Offset {
 			continue
 		}
-		data, err := json.Marshal(groupEntry{
-			Type: "commit", Group: p.Group, Topic: p.Topic, Partition: p.Partition, Offset: p.Offset, Epoch: p.Epoch, Metadata: p.Metadata,
-			Committed: time.Now().UnixMilli(),
-		})
+		b, err := commit(p)
 		if err != nil {
 			return false, err
 		}
-		more = appendFrame(more, data)
+		more = append(more, b...)
 	}
 	if len(more) == 0 {
 		return false, nil

@@ -113,11 +113,10 @@ func folderOf(topic string, partition int32) string {
 }
 
 // commit is the entry that sets a position.
-func commit(group, folder string, offset int64) ([]byte, error) {
-	topic, partition, ok := partitionOf(folder)
-	if !ok {
-		return nil, fmt.Errorf("%q is not the folder of a partition", folder)
-	}
-	data, err := json.Marshal(groupEntry{Type: "commit", Group: group, Topic: topic, Partition: int32(partition), Offset: offset, Committed: time.Now().UnixMilli()})
+func commit(p Position) ([]byte, error) {
+	data, err := json.Marshal(groupEntry{
+		Type: "commit", Group: p.Group, Topic: p.Topic, Partition: p.Partition, Offset: p.Offset, Epoch: p.Epoch, Metadata: p.Metadata,
+		Committed: time.Now().UnixMilli(),
+	})
 	return appendFrame(nil, data), err
 }

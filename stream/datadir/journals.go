@@ -143,16 +143,15 @@ func (r *Report) position(group, folder string, offset int64, topics map[string]
 }
 
 func (r *Report) moveTo(group, folder string, offset int64) error {
-	b, err := commit(group, folder, offset)
+	topic, partition, ok := partitionOf(folder)
+	if !ok {
+		return fmt.Errorf("%q is not the folder of a partition", folder)
+	}
+	b, err := commit(Position{Group: group, Topic: topic, Partition: int32(partition), Offset: offset})
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(r.Dir, groupsLog), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
+	return appendTo(filepath.Join(r.Dir, groupsLog), b)
 }
 
 // journal reads one, and returns its entries.
