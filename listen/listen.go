@@ -17,6 +17,8 @@ import (
 const (
 	minWait = 5 * time.Millisecond
 	maxWait = time.Second
+	// soundAfter is how long none may have failed before it is said that they are accepted again.
+	soundAfter = 10 * time.Second
 )
 
 // Options of a listener.
@@ -39,7 +41,7 @@ func On(address string, o Options) (net.Listener, error) {
 }
 
 // keep makes a listener that outlives what passes, and bounds its connections. Accept returns an error only when l is
-// closed or will never accept again. It is safe for concurrent use.
+// closed or will never accept again; it is for one goroutine, the others are safe for concurrent use.
 func keep(l net.Listener, o Options) net.Listener {
 	return &listener{Listener: l, o: o, closed: make(chan struct{}), open: map[*conn]struct{}{}}
 }
@@ -49,6 +51,9 @@ type listener struct {
 	o      Options
 	closed chan struct{}
 	once   sync.Once
+	// told says that the log has it that accepts fail, and failed is when the last one did. Only Accept uses them.
+	told   bool
+	failed time.Time
 
 	mu sync.Mutex
 	// open are the connections that are bounded. It stays empty without a bound.
@@ -63,11 +68,11 @@ func (l *listener) Close() error {
 }
 
 func (l *listener) Accept() (net.Conn, error) {
-	failed := false
 	for wait := minWait; ; wait = min(2*wait, maxWait) {
 		c, err := l.Listener.Accept()
 		if err == nil {
-			if failed {
+			if l.told && time.Since(l.failed) >= soundAfter {
+				l.told = false
 				l.o.Log.Info("connections are accepted again", "listener", l.o.Name)
 			}
 			return l.bound(c), nil
@@ -75,8 +80,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		if !passes(err) {
 			return nil, err
 		}
-		if !failed {
-			failed = true
+		l.failed = time.Now()
+		if !l.told {
+			l.told = true
 			l.o.Log.Error("cannot accept connections, and tries again until it can: "+mend(err), "listener", l.o.Name, "err", err)
 		}
 		select {
