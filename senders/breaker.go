@@ -2,7 +2,6 @@ package senders
 
 import (
 	"math"
-	"strings"
 	"time"
 
 	pb "github.com/belfry/belfry/schemas/belfryv1"
@@ -45,7 +44,7 @@ type breaker struct {
 	// probes are how many that were not asked before have been since.
 	probes int
 	// tasted counts by run those of its first few that have been asked since.
-	tasted map[string]int
+	tasted byRun
 	// until is when the next probe may go, or round, that is under no count, and pause how long it waits for the one after; each one
 	// doubles it. probe is the one that is on its way, where the state is known.
 	until time.Time
@@ -53,7 +52,7 @@ type breaker struct {
 	pause time.Duration
 	// rounds are those that were begun, and tried has the last one that each run had a probe in.
 	rounds int
-	tried  map[string]int
+	tried  byRun
 	// epoch grows with every change of state: where that is known, answers from before concern their own delivery only.
 	epoch uint64
 	// told says that the log has it.
@@ -74,9 +73,8 @@ const (
 	// probeUnit.
 	probesEach = 128
 	probeUnit  = 250 * time.Millisecond
-	// tasteEach deliveries of each of tasteRuns runs are asked at once at a destination that is taken for ill.
+	// tasteEach deliveries of each run are asked at once at a destination that is taken for ill.
 	tasteEach = 8
-	tasteRuns = 128
 	// heedAtMost is how long a Retry-After that the whole service has said keeps probes away.
 	heedAtMost = time.Minute
 )
@@ -129,33 +127,11 @@ func (b *breaker) wanted(now time.Time) int {
 }
 
 // untasted says whether more of a run may be asked at once.
-func (b *breaker) untasted(run string) bool {
-	n := b.tasted[run]
-	return b.inferred && n < tasteEach && (n > 0 || len(b.tasted) < tasteRuns)
-}
-
-// taste notes one of a run that is untasted.
-func (b *breaker) taste(run string) {
-	if b.tasted == nil {
-		b.tasted = map[string]int{}
-	}
-	if _, ok := b.tasted[run]; !ok {
-		run = strings.Clone(run) // it lies in a record
-	}
-	b.tasted[run]++
-}
+func (b *breaker) untasted(run string) bool { return b.inferred && b.tasted.get(run) < tasteEach }
 
 // due says that one of a run may go in this round, or begin the next.
 func (b *breaker) due(run string, now time.Time) bool {
-	return b.inferred && b.state != stateOpen && (!now.Before(b.until) || b.tried[b.round(run)] < b.rounds)
-}
-
-// round is the name under which a run has its rounds. Those beyond tasteRuns have them together.
-func (b *breaker) round(run string) string {
-	if _, ok := b.tried[run]; ok || len(b.tried) < tasteRuns {
-		return run
-	}
-	return ""
+	return b.inferred && b.state != stateOpen && (!now.Before(b.until) || b.tried.get(run) < b.rounds)
 }
 
 // try notes a round's probe of a run.
@@ -164,10 +140,7 @@ func (b *breaker) try(run string, now time.Time) {
 		b.rounds++
 		b.later(holdFault, now)
 	}
-	if b.tried == nil {
-		b.tried = map[string]int{}
-	}
-	b.tried[strings.Clone(b.round(run))] = b.rounds // it lies in a record
+	b.tried.set(run, b.rounds)
 }
 
 // asked notes a delivery that is being asked.
@@ -176,7 +149,7 @@ func (b *breaker) asked(j *job, now time.Time) {
 	switch {
 	case b.state == stateOpen:
 	case !j.again && b.untasted(j.name):
-		b.taste(j.name)
+		b.tasted.set(j.name, b.tasted.get(j.name)+1)
 	case !j.again && b.wanted(now) > 0:
 		b.probes++
 	case b.inferred:
@@ -235,9 +208,7 @@ func (b *breaker) infer(to pb.DestinationState, code string, now time.Time) {
 func (b *breaker) enter(to pb.DestinationState, code string, inferred bool, now time.Time) {
 	if b.state == stateOpen {
 		b.since = now
-		clear(b.tasted)
-		b.rounds = 0
-		clear(b.tried)
+		b.rounds, b.tasted, b.tried = 0, byRun{}, byRun{}
 	}
 	b.told = b.told && to == b.state
 	b.state, b.reason, b.inferred, b.probe = to, code, inferred, nil

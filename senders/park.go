@@ -87,7 +87,7 @@ func (d *destination) lacksProbe(run string, now time.Time) bool {
 	switch {
 	case b.state == stateBlocked || b.until.Sub(now) >= patience:
 		return false
-	case b.inferred && b.round(run) == run:
+	case b.inferred && b.tried.name(run) == run:
 		return !d.queue.any(func(other string, again bool) bool { return again && other == run })
 	}
 	return d.queue.again == 0
