@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -325,18 +324,7 @@ func TestWarnings(t *testing.T) {
 
 // TestTheDiskIsFull: what the embedded Kafka has no room for.
 func TestTheDiskIsFull(t *testing.T) {
-	if _, err := exec.LookPath("mount"); err != nil {
-		t.Skip("nothing to mount a small disk with")
-	}
-	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", dir).CombinedOutput(); err != nil {
-		t.Skipf("mount a small disk: %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
-			t.Errorf("%v: %s", err, out)
-		}
-	})
+	dir := streamtest.SmallDisk(t, 16<<20)
 	e, err := stream.OpenEmbedded(stream.EmbeddedOptions{Dir: dir + "/kafka", Log: streamtest.Log(t)})
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,11 @@ type api struct {
 
 // start runs a server on a Kafka and a Redis of its own, whose registry holds devices. It has read its views.
 func start(t testing.TB, devices ...*pb.Device) *api {
-	a := serve(t, streamtest.Kafka(t), registrytest.Redis(t), devices...)
+	return startOn(t, streamtest.Kafka(t), registrytest.Redis(t), devices...)
+}
+
+func startOn(t testing.TB, k *stream.Kafka, r *registry.Redis, devices ...*pb.Device) *api {
+	a := serve(t, k, r, devices...)
 	for a.call("GET", "/readyz", "").status != http.StatusOK { // until its views have been read
 		time.Sleep(time.Millisecond)
 	}

@@ -281,6 +281,11 @@ func (s *Server) kafkaProblem(err error) error {
 
 // write puts records on Kafka, or says what the caller is told.
 func (s *Server) write(ctx context.Context, records ...*kgo.Record) error {
+	if err := s.options.Kafka.Refuses(); err != nil {
+		s.noteKafka(err)
+		return unavailable("Kafka takes nothing just now, and nothing of this call was written. " +
+			"Wait as Retry-After says and send it again, with the same Idempotency-Key if it had one.")
+	}
 	err := s.writer.write(ctx, callerOf(ctx).app, records...)
 	s.noteKafka(err)
 	if err != nil {

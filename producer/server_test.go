@@ -5,19 +5,24 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/belfry/belfry/registry"
 	"github.com/belfry/belfry/registry/registrytest"
+	pb "github.com/belfry/belfry/schemas/belfryv1"
 	"github.com/belfry/belfry/stream"
 	"github.com/belfry/belfry/stream/streamtest"
 )
@@ -219,6 +224,53 @@ func TestUnreachableKafkaIsSaid(t *testing.T) {
 	}
 	if got := a.call("GET", "/healthz", ""); got.status != http.StatusOK {
 		t.Errorf("healthz: got %d", got.status)
+	}
+}
+
+// What is known to be refused is refused at once: nothing of such a call waits for room and is written later.
+func TestAFullDiskRefusesCallsForGood(t *testing.T) {
+	dir := streamtest.SmallDisk(t, 64<<20)
+	filler := filepath.Join(dir, "filler")
+	e, err := stream.OpenEmbedded(stream.EmbeddedOptions{Dir: filepath.Join(dir, "kafka"), Log: streamtest.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	k := &stream.Kafka{Prefix: "t.", Instance: "test", Log: streamtest.Log(t)}
+	e.Attach(k)
+	if _, err := stream.ApplyTopics(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	a := startOn(t, k, registrytest.Redis(t), device("d-1", "ada"))
+	refuses := func(want bool) {
+		t.Helper()
+		for start := time.Now(); (k.Refuses() != nil) != want; time.Sleep(10 * time.Millisecond) {
+			if time.Since(start) > time.Minute {
+				t.Fatalf("Kafka refuses: %v, want %v", k.Refuses(), want)
+			}
+		}
+	}
+	if err := os.WriteFile(filler, make([]byte, 58<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refuses(true)
+	got := a.call("POST", "/v1/messages", `{"to":{"user":"ada"},"message":{"title":"refused"}}`)
+	if p := got.problem(t); p.Status != http.StatusServiceUnavailable || !strings.Contains(p.Detail, "nothing of this call was written") || got.header.Get("Retry-After") == "" {
+		t.Errorf("got %d %s", p.Status, p.Detail)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	refuses(false)
+	if got := a.call("POST", "/v1/messages", `{"to":{"user":"ada"},"message":{"title":"taken"}}`); got.status != http.StatusAccepted {
+		t.Errorf("with room again: got %d %s", got.status, got.body)
+	}
+	var d pb.Delivery
+	if err := proto.Unmarshal(a.records(1, urgentFCM)[0].Value, &d); err != nil {
+		t.Fatal(err)
+	}
+	if d.Message.Content.Title != "taken" || ends(t, streamtest.Client(t, k), k.Topic(urgentFCM)) != 1 {
+		t.Errorf("a refused call was written: %v", d.Message.Content)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,24 +20,6 @@ import (
 	"github.com/belfry/belfry/stream/datadir"
 	"github.com/belfry/belfry/stream/streamtest"
 )
-
-// smallDisk is a file system of so many bytes.
-func smallDisk(t *testing.T, size int) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount a small disk")
-	}
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("mount a small disk: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 // said is a log that a test reads while it is written.
 type said struct {
@@ -62,7 +43,7 @@ func (s *said) count(word string) int {
 // acknowledged is there, once, and so is what waited.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	dir := smallDisk(t, 24<<20)
+	dir := streamtest.SmallDisk(t, 24<<20)
 	data, filler := filepath.Join(dir, "kafka"), filepath.Join(dir, "filler")
 	if err := os.WriteFile(filler, make([]byte, 16<<20), 0o600); err != nil {
 		t.Fatal(err)

@@ -34,11 +34,19 @@ type embeddedHealth struct {
 // Health says why nothing can be written to the embedded Kafka, and what mends it; nil when all is well. It is safe for
 // concurrent use.
 func (e *Embedded) Health() error {
-	switch {
-	case e.health.full.Load():
-		return fmt.Errorf("the disk of %s is full: nothing new is taken until there is room", e.o.Dir)
-	case e.health.unsynced.Load():
+	if err := e.refuses(); err != nil {
+		return err
+	}
+	if e.health.unsynced.Load() {
 		return fmt.Errorf("what is written to %s does not reach the disk: see the log", e.o.Dir)
+	}
+	return nil
+}
+
+// refuses is why nothing new is taken, or nil.
+func (e *Embedded) refuses() error {
+	if e.health.full.Load() {
+		return fmt.Errorf("the disk of %s is full: nothing new is taken until there is room", e.o.Dir)
 	}
 	return nil
 }

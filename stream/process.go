@@ -16,6 +16,8 @@ type process struct {
 	mu    sync.Mutex
 	since time.Time // when Kafka was noticed to be away; zero while it answers
 	runs  map[healthy]struct{}
+	// broker is the cluster, where that is embedded here.
+	broker *Embedded
 }
 
 // healthy is a Consumer or a View that runs, or an embedded broker.
@@ -42,12 +44,43 @@ func (k *Kafka) running(h healthy) (ended func()) {
 	}
 }
 
+// embeds makes a broker of this process the one that Refuses asks, until ended is called.
+func (k *Kafka) embeds(e *Embedded) (ended func()) {
+	p := k.process()
+	set := func(e *Embedded) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.broker = e
+	}
+	set(e)
+	return func() { set(nil) }
+}
+
 // Away says that Kafka does not answer this process, as far as Watch knows.
 func (k *Kafka) Away() bool {
 	p := k.process()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.since.IsZero()
+}
+
+// Refuses is why Kafka takes no records now, or nil, as far as this process knows it: who would write need not wait to be told.
+// It is safe for concurrent use.
+func (k *Kafka) Refuses() error {
+	p := k.process()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.since.IsZero() {
+		return k.away(p.since)
+	}
+	if p.broker != nil {
+		return p.broker.refuses()
+	}
+	return nil
+}
+
+func (k *Kafka) away(since time.Time) error {
+	return fmt.Errorf("no answer from Kafka at %v for %v", k.Brokers, time.Since(since).Round(time.Second))
 }
 
 // went notes whether Kafka answers. changed says that it is not as it was, and since when it was away, if it was.
@@ -71,7 +104,7 @@ func (k *Kafka) Health() error {
 	p.mu.Lock()
 	if !p.since.IsZero() {
 		defer p.mu.Unlock()
-		return fmt.Errorf("no answer from Kafka at %v for %v", k.Brokers, time.Since(p.since).Round(time.Second))
+		return k.away(p.since)
 	}
 	runs := make([]healthy, 0, len(p.runs))
 	for h := range p.runs {
