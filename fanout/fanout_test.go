@@ -171,7 +171,7 @@ func TestScheduledCampaignStartsOnce(t *testing.T) {
 	w.start("a")
 	w.start("b")
 	d := definition()
-	d.StartAt = time.Now().Add(3 * time.Second).UnixMilli()
+	d.StartAt = time.Now().Add(8 * time.Second).UnixMilli()
 	w.ask(created(d), commands["launch"])
 	w.campaign(is(pb.CampaignState_CAMPAIGN_STATE_SCHEDULED))
 	c := w.campaign(is(running))

@@ -16,7 +16,7 @@ import (
 
 func TestRetryBringsBackWhenDueAndNeverBefore(t *testing.T) {
 	k := streamtest.Kafka(t)
-	five, thirty := schemas.TopicRetry(fcm, bulk, schemas.Tiers[0]), schemas.TopicRetry(fcm, bulk, schemas.Tiers[1])
+	five, longer := schemas.TopicRetry(fcm, bulk, schemas.Tiers[0]), schemas.TopicRetry(fcm, bulk, schemas.TierFor(8*time.Minute))
 	due := time.Now().Add(1500 * time.Millisecond)
 	soon := delivery("spring", "soon", "w")
 	soon.DueAt = due.UnixMilli()
@@ -24,7 +24,7 @@ func TestRetryBringsBackWhenDueAndNeverBefore(t *testing.T) {
 	urgent.Class = pb.Class_CLASS_URGENT
 	// What has to wait longer than its topic's delay goes round again, and holds up nothing behind it.
 	long := delivery("spring", "long", "w")
-	long.DueAt = time.Now().Add(25 * time.Second).UnixMilli()
+	long.DueAt = time.Now().Add(8 * time.Minute).UnixMilli()
 	longRecord := onTopic(five, long)
 	longRecord.Timestamp = time.Now().Add(-5 * time.Second)
 	streamtest.Produce(t, k,
@@ -53,7 +53,7 @@ func TestRetryBringsBackWhenDueAndNeverBefore(t *testing.T) {
 			t.Errorf("%v, %v", d, err)
 		}
 		return false
-	}, thirty)
+	}, longer)
 	if l := letters(t, k, 1)["garbage"]; l.GetReason() != "undecodable" {
 		t.Errorf("dead letter: %v", l)
 	}
