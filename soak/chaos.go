@@ -74,8 +74,12 @@ func (c *chaos) add(role string, points ...string) {
 	}
 }
 
-// replayStrike is how many strikes have one of a replay among them, so that also a minute of soak has one.
-const replayStrike = 6
+// replayStrike is how many strikes have one of a replay among them, so that also a minute of soak has one, and contrastStrike how many
+// have one of sick devices, so that ten minutes have enough to judge by.
+const (
+	replayStrike   = 6
+	contrastStrike = 9
+)
 
 // run strikes until ctx ends, then heals everything.
 func (c *chaos) run(ctx context.Context) {
@@ -100,7 +104,6 @@ func (c *chaos) run(ctx context.Context) {
 		{"topic refused", 10, c.refused},
 		{"topic deleted", 2, c.deleted},
 		{"wrong file", 5, c.wrongFile},
-		{"sick devices", 9, c.contrasts},
 	}
 	if c.w.kafka.broker != nil {
 		kinds = append(kinds, kind{"forged errors", 6, c.forge})
@@ -111,9 +114,13 @@ func (c *chaos) run(ctx context.Context) {
 	}
 	for strike := 0; ctx.Err() == nil; strike++ {
 		n := c.rng.IntN(total)
-		if strike%replayStrike == replayStrike/2 {
+		switch {
+		case strike%replayStrike == replayStrike/2:
 			c.replay(ctx, strike/replayStrike)
 			n = total // and nothing else
+		case strike%contrastStrike == contrastStrike/2:
+			c.contrasts(ctx)
+			n = total
 		}
 		for _, k := range kinds {
 			if n -= k.weight; n < 0 {

@@ -81,10 +81,10 @@ func (o *outcome) verdicts() []verdict {
 	slowest, story := o.flow.slowest(e, &o.watch.starved)
 	add("I14 it goes on", slowest <= flowLimit, "of %d deliveries to all services that were asked for when the last fault had ended, without a restart, the last arrived %.1f s later (%s)",
 		len(o.flow.samples), slowest.Seconds(), story)
-	ratio, noise := judge(o.contrasts, e)
+	ratio, noise, each := judge(o.contrasts, e)
 	add("I15 what is sick costs what is well nothing", len(o.contrasts) < enoughContrasts || ratio <= contrastMost*max(1, noise),
-		"%d times some devices of a service were sick: messages to its others took %.2f of the time just before (two quiet stretches before differ by %.2f; medians)%s",
-		len(o.contrasts), ratio, noise, map[bool]string{true: ". Too few to judge by"}[len(o.contrasts) < enoughContrasts])
+		"%d times some devices of a service were sick: messages to its others took %.2f of the time just before (two quiet stretches before differ by %.2f; medians)%s%s",
+		len(o.contrasts), ratio, noise, map[bool]string{true: ". Too few to judge by"}[len(o.contrasts) < enoughContrasts], list(each))
 	if o.rounds > 0 {
 		add("Rolling restart", repeats == 0, "%d stops by SIGTERM: %d repeats, %d lost", o.fired("SIGTERM", ""), repeats, lost)
 	}

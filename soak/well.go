@@ -208,8 +208,8 @@ const (
 )
 
 // judge is by how much longer the well ones took while others were sick, and by how much the one quiet stretch differs from the
-// other: medians of the medians' ratios.
-func judge(all []*contrast, e *evidence) (ratio, noise float64) {
+// other: medians of the medians' ratios. It tells of each.
+func judge(all []*contrast, e *evidence) (ratio, noise float64, each []string) {
 	var ratios, noises []float64
 	for _, c := range all {
 		a, b, sick := e.median(c.quiet[0]), e.median(c.quiet[1]), e.median(c.sick)
@@ -217,8 +217,9 @@ func judge(all []*contrast, e *evidence) (ratio, noise float64) {
 			continue
 		}
 		ratios, noises = append(ratios, sick/b), append(noises, max(a/b, b/a))
+		each = append(each, fmt.Sprintf("%s %.0f ms after %.0f and %.0f", c.note, 1000*sick, 1000*a, 1000*b))
 	}
-	return middle(ratios), middle(noises)
+	return middle(ratios), middle(noises), each
 }
 
 // median is of what the samples took, in seconds.
