@@ -34,7 +34,7 @@ func checkKafka(ctx context.Context, c *Config, r *report) {
 		return
 	}
 	defer client.Close()
-	if err := client.Ping(ctx); err != nil {
+	if err := stream.Ping(ctx, client); err != nil {
 		r.fail("kafka", mendKafka(err), "cannot be used at %v: %s", c.Kafka.Brokers, err)
 		return
 	}

@@ -84,7 +84,7 @@ func (p *Process) Ready(ctx context.Context) error {
 	var kafka, redis error
 	var both sync.WaitGroup // at once: one that is away must not take the other's time
 	both.Go(func() {
-		if p.client.Ping(ctx) != nil {
+		if stream.Ping(ctx, p.client) != nil {
 			kafka = errors.New("no answer from Kafka")
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/belfry/belfry/registry"
+	"github.com/belfry/belfry/stream"
 )
 
 const (
@@ -22,7 +23,7 @@ func (s *Server) awaitRegistry(ctx context.Context, app, id string) (warning str
 	// A Kafka that is away will not take the launch either, and who is refused should not wait for it longer.
 	asked, cancel := context.WithTimeout(ctx, kafkaPatience)
 	defer cancel()
-	if s.writer.client.Ping(asked) != nil {
+	if stream.Ping(asked, s.writer.client) != nil {
 		return "Kafka did not tell whether the registry had all devices at its launch: it may miss those that were registered last"
 	}
 	waiting, cancel := context.WithTimeout(ctx, registryPatience)

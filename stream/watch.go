@@ -54,7 +54,7 @@ func (k *Kafka) Watch(ctx context.Context) error {
 func (k *Kafka) ping(ctx context.Context, client *kgo.Client) (answers, again bool) {
 	limited, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
-	err := client.Ping(limited)
+	err := Ping(limited, client)
 	if ctx.Err() != nil {
 		return false, false
 	}
