@@ -324,17 +324,7 @@ func TestWarnings(t *testing.T) {
 
 // TestTheDiskIsFull: what the embedded Kafka has no room for.
 func TestTheDiskIsFull(t *testing.T) {
-	dir := streamtest.SmallDisk(t, 16<<20)
-	e, err := stream.OpenEmbedded(stream.EmbeddedOptions{Dir: dir + "/kafka", Log: streamtest.Log(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	k := &stream.Kafka{Prefix: "t.", Instance: "disk", Log: streamtest.Log(t)}
-	e.Attach(k)
-	if _, err := stream.ApplyTopics(t.Context(), k); err != nil {
-		t.Fatal(err)
-	}
+	k, _ := streamtest.OnSmallDisk(t, 16<<20)
 	a := process(t, health.Options{Kafka: k})
 	a.says(http.StatusOK)
 	client := streamtest.Client(t, k, kgo.ProducerBatchCompression(kgo.NoCompression()))

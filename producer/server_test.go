@@ -229,18 +229,8 @@ func TestUnreachableKafkaIsSaid(t *testing.T) {
 
 // What is known to be refused is refused at once: nothing of such a call waits for room and is written later.
 func TestAFullDiskRefusesCallsForGood(t *testing.T) {
-	dir := streamtest.SmallDisk(t, 64<<20)
-	filler := filepath.Join(dir, "filler")
-	e, err := stream.OpenEmbedded(stream.EmbeddedOptions{Dir: filepath.Join(dir, "kafka"), Log: streamtest.Log(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	k := &stream.Kafka{Prefix: "t.", Instance: "test", Log: streamtest.Log(t)}
-	e.Attach(k)
-	if _, err := stream.ApplyTopics(t.Context(), k); err != nil {
-		t.Fatal(err)
-	}
+	k, disk := streamtest.OnSmallDisk(t, 64<<20)
+	filler := filepath.Join(disk, "filler")
 	a := startOn(t, k, registrytest.Redis(t), device("d-1", "ada"))
 	refuses := func(want bool) {
 		t.Helper()
