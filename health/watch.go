@@ -2,7 +2,6 @@ package health
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -157,8 +156,8 @@ func (w *watcher) measureHeld(ctx context.Context) (map[pb.Platform]int64, error
 func (w *watcher) unknown() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err == nil && w.kafka.Away() {
-		return errors.New("no answer from Kafka")
+	if refused := w.kafka.Refuses(); refused != nil { // lanes that cannot write how they are fall silent
+		return refused
 	}
 	return w.err
 }

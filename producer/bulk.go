@@ -52,6 +52,9 @@ func (s *Server) bulkRoute(api huma.API, path, topic, id, scope, summary, descri
 		}},
 	}}
 	huma.Register(api, op, func(ctx context.Context, _ *struct{}) (*huma.StreamResponse, error) {
+		if s.options.Kafka.Refuses() != nil {
+			return nil, kafkaRefuses
+		}
 		slot, err := s.streams.take(ctx, appOf(ctx), 1)
 		if err != nil {
 			return nil, busy(retryAfter, "The app has as many bulk streams as it may at once. Wait as Retry-After says, or send more on one.")

@@ -248,6 +248,12 @@ func TestAFullDiskRefusesCallsForGood(t *testing.T) {
 	if p := got.problem(t); p.Status != http.StatusServiceUnavailable || !strings.Contains(p.Detail, "nothing of this call was written") || got.header.Get("Retry-After") == "" {
 		t.Errorf("got %d %s", p.Status, p.Detail)
 	}
+	if p := a.call("POST", "/v1/devices/bulk", `{"id":"d-2","fcm":{"token":"t"}}`, "Content-Type: application/x-ndjson").problem(t); p.Status != http.StatusServiceUnavailable {
+		t.Errorf("in bulk: got %d %s", p.Status, p.Detail)
+	}
+	if got := a.call("GET", "/v1/lanes", ""); got.status != http.StatusServiceUnavailable {
+		t.Errorf("lanes whose statuses cannot be written are told of: %d %s", got.status, got.body)
+	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}

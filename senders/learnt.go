@@ -36,9 +36,10 @@ type learnt struct {
 	// targets are hashes of those that were limited since the last trial, enoughTargets at most.
 	targets map[uint64]struct{}
 	streaks streaks
-	// since is when the rate was found, began when the trial did. rounds counts its corrections.
+	// since is when the rate was found, began when the trial did. rounds counts its corrections, and most is how long it may take.
 	since, began time.Time
 	rounds       int
+	most         time.Duration
 	// shares are what was limited before the trial, of each kin. Of those asked since it began limited were, answers in all;
 	// expected would have been at those shares. odds say how much likelier it is that the rate is the reason: see judge.
 	shares                  [2]float64
@@ -103,13 +104,14 @@ const (
 	// are limited which would have been before, as that all of them are: then it has shown that it is the rate. Or until the other
 	// is e^doubtOdds times as likely, which costs less where it is wrong: then it is tried lower if less than hopeShare were
 	// limited. One that has not come to its end by trialMost has shown nothing, and is not worth what it costs the others; it may
-	// be tried again after quietAfter.
+	// be tried again after quietAfter. Where it has been shut again and again it may take cycleMost: so much is known.
 	// What is asked before settle is over meets what was asked before it began. Where less than allLimited were limited before
 	// and now all are, it is no sign of either.
 	trialAnswers = 8
 	sureOdds     = 9
 	doubtOdds    = 4
 	trialMost    = 5 * time.Second
+	cycleMost    = 15 * time.Second
 	settle       = time.Second
 	allLimited   = 0.9
 	mostShare    = 0.99 // none is so sure that one that passes settles it
@@ -129,6 +131,7 @@ const (
 	stepMost     = 1.0
 	downsMost    = 2
 	stillLimited = 0.1
+	cycleSpare   = 0.1
 	forgetAfter  = 15 * time.Minute
 )
 
@@ -209,39 +212,38 @@ func (l *learnt) suspect(now time.Time) {
 	}
 	of = l.streaks.without(of, now)
 	if lately = sum(of); lately.limited >= enoughTargets {
-		l.try(lately.passed/lookBack, lately.share(), of, now)
+		l.try(lately.passed/lookBack, lately.share(), of, trialMost, now)
 	}
 }
 
 // reopened notes that the destination takes something again after it has taken nothing since shut. Where that came of being
-// asked too much, it takes so much in a minute, and is shut for the rest of it.
+// asked too much, and again and again, it takes so much in a minute, and is shut for the rest of it. Once is an outage: no trial can
+// tell, for when it is over nothing is limited at any rate.
 func (l *learnt) reopened(limited bool, shut, now time.Time) {
 	if !limited || now.Sub(shut) < lookBack*time.Second {
 		return // else see suspect
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	from := max(l.opened.Unix(), now.Unix()-int64(len(l.seconds))+1)
+	from := l.opened.Unix()
 	l.opened = now
-	if l.state == trial || now.Before(l.immune) || len(l.targets) < enoughTargets {
+	if l.state == trial || now.Before(l.immune) || len(l.targets) < enoughTargets || now.Unix()-from >= int64(len(l.seconds)) {
 		return
 	}
 	cycle, of := l.over(now.Unix()-from+1, now)
 	if cycle.passed < enoughTargets {
 		return
 	}
-	for l.seconds[from%int64(len(l.seconds))].at != from { // when it began
-		from++
-	}
-	l.try(cycle.passed/float64(now.Unix()-from+1), cycle.share(), of, now)
+	// A little less: as many as it opens for have gone at once, of what it takes until it is shut next.
+	l.try((1-cycleSpare)*cycle.passed/float64(now.Unix()-from+1), cycle.share(), of, cycleMost, now)
 }
 
 // try begins a trial of a rate, if it is worth one. share is what was limited, and of the same by kin.
-func (l *learnt) try(rate, share float64, of [2]tries, now time.Time) {
+func (l *learnt) try(rate, share float64, of [2]tries, most time.Duration, now time.Time) {
 	if share < enoughShare || rate < worthPace {
 		return
 	}
-	l.state, l.rounds, l.downs, l.step, l.safe = trial, 0, 0, paceStep, 0
+	l.state, l.rounds, l.downs, l.step, l.safe, l.most = trial, 0, 0, paceStep, 0, most
 	for k := range of {
 		l.shares[k] = share
 		if of[k].all() >= enoughTargets {
@@ -309,7 +311,7 @@ func (l *learnt) tend(starved bool, now time.Time) {
 		l.bothered = now
 	}
 	switch {
-	case l.state == trial && now.Sub(l.began) > trialMost:
+	case l.state == trial && now.Sub(l.began) > l.most:
 		l.lift()
 		if l.limited < float64(l.answers) { // else it is shut just now
 			l.immune = now.Add(quietAfter)

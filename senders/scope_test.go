@@ -313,7 +313,7 @@ func TestARateIsLearnt(t *testing.T) {
 				for i := range is.runs {
 					h.out = append(h.out, b.pushRun(d, fmt.Sprint("run", i), 12_000/is.runs)...)
 				}
-				for range 120 {
+				for range 200 {
 					h.pass()
 				}
 				if s := d.status(time.Now()); s.PerMinute < 700 || s.PerMinute > 1300 || s.PerMinuteSince == 0 {
@@ -752,5 +752,59 @@ func (s *sickCampaign) push(run string, n int) {
 func (s *sickCampaign) pass(span time.Duration) {
 	for n := range int(span / tickEvery) {
 		s.model.Step(n%5 == 0)
+	}
+}
+
+// An outage in which everything is too much for the service is no rate: when it ends all goes on, however long it was, whatever
+// passed before it, and however much was launched meanwhile.
+func TestAnOutageOfLimitsTeachesNoRate(t *testing.T) {
+	for _, is := range []struct{ outage, before, during, each int }{ // seconds, and deliveries a second, or at once
+		{2, 200, 0, 200}, {4, 200, 0, 200}, {6, 200, 0, 200}, {9, 200, 0, 200}, {15, 200, 0, 200}, {30, 200, 0, 200}, {60, 200, 0, 200},
+		{6, 100, 6000, 0}, {15, 100, 6000, 0}, {30, 100, 6000, 0}, {60, 100, 6000, 0},
+		{15, 30, 6000, 10}, {30, 30, 6000, 10},
+	} {
+		t.Run(fmt.Sprintf("%d s, %d and %d a second, %d at once", is.outage, is.before, is.each, is.during), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out atomic.Bool
+				b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
+					time.Sleep(20 * time.Millisecond)
+					if out.Load() {
+						return status(429)
+					}
+					return status(200)
+				})
+				d := b.destination("w")
+				h := &hop{bench: b, d: d}
+				asked := 12 * (is.during / 12)
+				seconds := func(n, each int) (limited int) {
+					for i := range n {
+						asked += each
+						h.out = append(h.out, b.pushRun(d, fmt.Sprint("run", i%12), each)...)
+						h.pass()
+						if d.known.rate() > 0 {
+							limited++
+						}
+					}
+					return limited
+				}
+				seconds(20, is.before)
+				out.Store(true)
+				for i := range 12 {
+					h.out = append(h.out, b.pushRun(d, fmt.Sprint("launched", i), is.during/12)...)
+				}
+				seconds(is.outage, is.each)
+				out.Store(false)
+				limited := seconds(30, is.each)
+				if s := d.status(time.Now()); s.PerMinute > 0 || limited > 5 {
+					t.Errorf("after its end a rate held for %d of 30 s, and %.0f a minute is kept", limited, s.PerMinute)
+				}
+				for range 60 { // as long as who was told that it was too much waits
+					h.pass()
+				}
+				if got := b.endsOf(h.out)[pb.Outcome_OUTCOME_ACCEPTED]; got != asked {
+					t.Errorf("%d of %d went", got, asked)
+				}
+			})
+		})
 	}
 }

@@ -60,7 +60,7 @@ func (m *mender) look(ctx context.Context, client *kgo.Client) {
 	if ended > 0 {
 		m.k.Log.Warn("Kafka had decided transactions and not told their partitions; that is done now", "partitions", ended)
 	}
-	failed := err != nil && ctx.Err() == nil
+	failed := err != nil && ctx.Err() == nil && !retriable(err) // a leader that is being chosen is asked again
 	// The first failure may be an outage's beginning, of which Watch tells.
 	if failed && m.failed && err.Error() != m.problem {
 		m.problem = err.Error()

@@ -26,7 +26,7 @@ const (
 	fetchTimeout = 10 * time.Second
 	// Between attempts to fetch a token: doubling, with jitter.
 	minBackoff = time.Second
-	maxBackoff = time.Minute
+	maxBackoff = 4 * time.Second // all goes on within ten seconds when it may
 	// lifetime is assumed where the answer does not say (Google's is one hour).
 	lifetime = time.Hour
 	// stillGood is how long a fetched token is kept whatever is said of it: refusals of its predecessor still come in for
