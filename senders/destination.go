@@ -204,7 +204,11 @@ func (d *destination) learn(j *job, v *Verdict, heard bool, now time.Time) (kept
 		return false
 	}
 	if v.Next == noToken {
-		d.breaker.hold(current, stateWaiting, *v, holdToken, now)
+		to := stateWaiting
+		if v.Code == codeTokenRefused {
+			to = stateStopped
+		}
+		d.breaker.hold(current, to, *v, holdToken, now)
 		return d.enqueue(j, d.queue.pushFront)
 	}
 	d.latency += (now.Sub(j.begun) - d.latency) / 16
@@ -399,7 +403,7 @@ func (d *destination) clear(begun, now time.Time) {
 func (d *destination) tell(now time.Time) {
 	b := &d.breaker
 	soon := now.Sub(b.since) < toldAfter && (b.state == stateWaiting || b.inferred)
-	if b.told || b.state == stateOpen || b.reason == codeNoToken || soon {
+	if b.told || b.state == stateOpen || b.reason == codeNoToken || b.reason == codeTokenRefused || soon {
 		return
 	}
 	b.told = true

@@ -379,6 +379,30 @@ func TestRefreshOnceThenStop(t *testing.T) {
 	})
 }
 
+// A destination whose token's credential is refused is stopped, and shown so, until there is a token again.
+func TestARefusedTokenStopsItsDestination(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mended atomic.Bool
+		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
+			if !mended.Load() {
+				return nil, ErrTokenRefused
+			}
+			return status(200)
+		})
+		d := b.destination("x")
+		jobs := b.push(d, 90)
+		b.pass(time.Second)
+		if s := d.status(time.Now()); s.State != stateStopped || s.Reason != codeTokenRefused {
+			t.Errorf("it is shown as %v, %s", s.State, s.Reason)
+		}
+		mended.Store(true)
+		b.pass(2 * time.Second)
+		if got := b.count(jobs); got[End] != 90 || len(got) != 1 || stateOf(d) != stateOpen {
+			t.Errorf("got %v in state %v, want all 90 sent once it is mended", got, stateOf(d))
+		}
+	})
+}
+
 func TestNoTokenWaitsWithoutAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ready := time.Now().Add(3 * time.Second)

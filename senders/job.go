@@ -90,8 +90,12 @@ const (
 	placed
 )
 
-// codeNoToken is the reason of a destination that waits for its provider token.
-const codeNoToken = "no-token"
+// The reasons of a destination that has no provider token: it waits for it, or is stopped, since the credential that the token is
+// made of is refused. Whoever fetches it speaks of them in the log.
+const (
+	codeNoToken      = "no-token"
+	codeTokenRefused = "token-refused"
+)
 
 // check says whether a delivery may still be sent at this moment, or what becomes of it. It is asked again right
 // before each request, so that a cancel acts on what is queued already.

@@ -3,6 +3,7 @@ package senders
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 // ErrNoToken says that a request was not made because its destination has no valid provider token at this time. The
 // destination waits; the delivery counts no attempt.
 var ErrNoToken = errors.New("no valid provider token")
+
+// ErrTokenRefused is an ErrNoToken that only the operator can mend: the credential that the token is made of is refused.
+var ErrTokenRefused = fmt.Errorf("%w: its credential is refused", ErrNoToken)
 
 // ErrNoCredential says that the configuration of this process lacks the app's credential at a destination. Its deliveries
 // wait: another process may have it, or this one, when it has been mended.

@@ -256,6 +256,9 @@ func (d *destination) Answered(results []wire.Result) {
 // read says what an answer means. Again is its word only for a request that may be repeated at once.
 func (d *destination) read(j *job, res *wire.Result, now time.Time) (v Verdict, heard bool) {
 	if res.Err != nil {
+		if errors.Is(res.Err, ErrTokenRefused) {
+			return Verdict{Next: noToken, Code: codeTokenRefused}, true
+		}
 		if errors.Is(res.Err, ErrNoToken) {
 			return Verdict{Next: noToken, Code: codeNoToken}, true
 		}

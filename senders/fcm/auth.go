@@ -18,6 +18,8 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/google"
 	"golang.org/x/oauth2/jwt"
+
+	"github.com/belfry/belfry/senders"
 )
 
 const scope = "https://www.googleapis.com/auth/firebase.messaging"
@@ -46,6 +48,8 @@ type tokens struct {
 	fetched time.Time
 	// useUntil is a little before it expires, so that a request does not arrive with a token that just has.
 	useUntil time.Time
+	// denied says that the account was refused when a token was asked for last.
+	denied bool
 }
 
 func newTokens(c Config, config *tls.Config, log *slog.Logger) (*tokens, error) {
@@ -113,11 +117,18 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// authorization is the header with the current access token. It reports false while there is none that FCM would take.
-func (t *tokens) authorization() (string, bool) {
+// authorization is the header with the current access token, or senders.ErrNoToken or ErrTokenRefused while there is none that FCM
+// would take.
+func (t *tokens) authorization() (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.header, t.header != "" && time.Now().Before(t.useUntil)
+	switch {
+	case t.header != "" && time.Now().Before(t.useUntil):
+		return t.header, nil
+	case t.denied:
+		return "", senders.ErrTokenRefused
+	}
+	return "", senders.ErrNoToken
 }
 
 // refuse says that FCM did not take the token.
@@ -158,6 +169,7 @@ func (t *tokens) run(ctx context.Context) {
 		case err != nil:
 			failed++
 			wait = backoff(failed)
+			t.deny(errors.Is(err, errRefused))
 			switch {
 			case errors.Is(err, errRefused) && !told:
 				told = true
@@ -185,12 +197,18 @@ func (t *tokens) keep(token *oauth2.Token) time.Duration {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.header, t.fetched, t.useUntil = "Bearer "+token.AccessToken, now, now.Add(life-life/20)
+	t.header, t.fetched, t.useUntil, t.denied = "Bearer "+token.AccessToken, now, now.Add(life-life/20), false
 	select {
 	case <-t.refused: // of the token before
 	default:
 	}
 	return life - life/6
+}
+
+func (t *tokens) deny(denied bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.denied = denied
 }
 
 func backoff(failed int) time.Duration {

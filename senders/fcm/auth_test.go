@@ -25,12 +25,15 @@ var project = senders.Destination{App: "demo", Name: "demo-project"}
 
 // endpoint is a token endpoint of the test's own making.
 type endpoint struct {
-	down    atomic.Bool
-	fetches atomic.Int64
+	down, refuses atomic.Bool
+	fetches       atomic.Int64
 }
 
 func (g *endpoint) fetch(context.Context) (*oauth2.Token, error) {
 	n := g.fetches.Add(1)
+	if g.refuses.Load() {
+		return nil, errRefused
+	}
 	if g.down.Load() {
 		return nil, errors.New("away")
 	}
@@ -49,10 +52,7 @@ func running(t *testing.T, g *endpoint, test func(p *Provider, token func() stri
 		go func() { done <- p.Run(ctx) }()
 		test(p, func() string {
 			synctest.Wait()
-			access, ok := tokens.authorization()
-			if !ok {
-				return ""
-			}
+			access, _ := tokens.authorization()
 			return access
 		})
 		cancel()
@@ -123,6 +123,36 @@ func TestARefusedTokenIsFetchedAnewOnce(t *testing.T) {
 		p.Refresh(project)
 		if token() != second {
 			t.Error("a late refusal of the old token threw the new one away")
+		}
+	})
+}
+
+// An account that is refused is told from an endpoint that is away: only the operator can mend it.
+func TestARefusedAccountIsTold(t *testing.T) {
+	g := &endpoint{}
+	g.down.Store(true)
+	running(t, g, func(p *Provider, token func() string) {
+		tokens := p.apps["demo"].tokens
+		why := func() error {
+			time.Sleep(maxBackoff)
+			token()
+			_, err := tokens.authorization()
+			return err
+		}
+		if err := why(); !errors.Is(err, senders.ErrNoToken) || errors.Is(err, senders.ErrTokenRefused) {
+			t.Errorf("away: %v", err)
+		}
+		g.refuses.Store(true)
+		if err := why(); !errors.Is(err, senders.ErrTokenRefused) {
+			t.Errorf("refused: %v", err)
+		}
+		g.refuses.Store(false)
+		if err := why(); errors.Is(err, senders.ErrTokenRefused) {
+			t.Errorf("away again: %v", err)
+		}
+		g.down.Store(false)
+		if err := why(); err != nil {
+			t.Errorf("mended: %v", err)
 		}
 	})
 }

@@ -46,9 +46,9 @@ func newLibrary(project, base string, config *tls.Config) (*library, error) {
 // Send implements senders.Provider.
 func (p *Provider) Send(batch []*senders.Request) {
 	a := p.apps[batch[0].Destination.App]
-	authorization, ok := a.tokens.authorization()
-	if !ok {
-		senders.Fail(batch, senders.ErrNoToken)
+	authorization, err := a.tokens.authorization()
+	if err != nil {
+		senders.Fail(batch, err)
 		return
 	}
 	for _, r := range batch {
