@@ -759,9 +759,19 @@ func (s *sickCampaign) pass(span time.Duration) {
 // passed before it, and however much was launched meanwhile.
 func TestAnOutageOfLimitsTeachesNoRate(t *testing.T) {
 	for _, is := range []struct{ outage, before, during, each int }{ // seconds, and deliveries a second, or at once
-		{2, 200, 0, 200}, {4, 200, 0, 200}, {6, 200, 0, 200}, {9, 200, 0, 200}, {15, 200, 0, 200}, {30, 200, 0, 200}, {60, 200, 0, 200},
-		{6, 100, 6000, 0}, {15, 100, 6000, 0}, {30, 100, 6000, 0}, {60, 100, 6000, 0},
-		{15, 30, 6000, 10}, {30, 30, 6000, 10},
+		{2, 200, 0, 200},
+		{4, 200, 0, 200},
+		{6, 200, 0, 200},
+		{9, 200, 0, 200},
+		{15, 200, 0, 200},
+		{30, 200, 0, 200},
+		{60, 200, 0, 200},
+		{6, 100, 6000, 0},
+		{15, 100, 6000, 0},
+		{30, 100, 6000, 0},
+		{60, 100, 6000, 0},
+		{15, 30, 6000, 10},
+		{30, 30, 6000, 10},
 	} {
 		t.Run(fmt.Sprintf("%d s, %d and %d a second, %d at once", is.outage, is.before, is.each, is.during), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
