@@ -324,7 +324,6 @@ func (d *destination) doubt(j *job, v Verdict, now time.Time) bool {
 func (d *destination) pass(current bool, j *job, v Verdict, now time.Time) {
 	d.well = now
 	d.near.note(now.Sub(j.begun), now)
-	d.flight.took(now.Sub(j.begun))
 	accepted := v.Outcome == pb.Outcome_OUTCOME_ACCEPTED
 	if accepted {
 		d.known.accepted.note(j.begun)
