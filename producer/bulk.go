@@ -52,8 +52,8 @@ func (s *Server) bulkRoute(api huma.API, path, topic, id, scope, summary, descri
 		}},
 	}}
 	huma.Register(api, op, func(ctx context.Context, _ *struct{}) (*huma.StreamResponse, error) {
-		if s.options.Kafka.Refuses() != nil {
-			return nil, kafkaRefuses
+		if err := s.kafkaRefuses(); err != nil {
+			return nil, err
 		}
 		slot, err := s.streams.take(ctx, appOf(ctx), 1)
 		if err != nil {

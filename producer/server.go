@@ -279,15 +279,21 @@ func (s *Server) kafkaProblem(err error) error {
 	return unavailable("Kafka did not take it in time. Wait as Retry-After says and send it again, with the same Idempotency-Key if it had one.")
 }
 
-// kafkaRefuses is what a call is told at once that writes while this process knows that Kafka takes nothing.
-var kafkaRefuses = unavailable("Kafka takes nothing just now, and nothing of this call was written. " +
-	"Wait as Retry-After says and send it again, with the same Idempotency-Key if it had one.")
+// kafkaRefuses is what a call that would write is told at once while this process knows that Kafka takes nothing, or nil.
+func (s *Server) kafkaRefuses() error {
+	err := s.options.Kafka.Refuses()
+	if err == nil {
+		return nil
+	}
+	s.noteKafka(err)
+	return unavailable("Kafka takes nothing just now, and nothing of this call was written. " +
+		"Wait as Retry-After says and send it again, with the same Idempotency-Key if it had one.")
+}
 
 // write puts records on Kafka, or says what the caller is told.
 func (s *Server) write(ctx context.Context, records ...*kgo.Record) error {
-	if err := s.options.Kafka.Refuses(); err != nil {
-		s.noteKafka(err)
-		return kafkaRefuses
+	if err := s.kafkaRefuses(); err != nil {
+		return err
 	}
 	err := s.writer.write(ctx, callerOf(ctx).app, records...)
 	s.noteKafka(err)

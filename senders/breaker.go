@@ -81,7 +81,7 @@ const (
 
 // How long a state waits for its next probe: first, and at most, so that all goes on within ten seconds when it may.
 var (
-	holdToken = [2]time.Duration{250 * time.Millisecond, time.Second} // asks nobody but ourselves
+	holdToken = [2]time.Duration{250 * time.Millisecond, time.Second} // without a token nobody is asked
 	holdFault = [2]time.Duration{time.Second, 5 * time.Second}
 	holdStop  = [2]time.Duration{2 * time.Second, 5 * time.Second}
 )

@@ -117,15 +117,14 @@ func (c *chaos) run(ctx context.Context) {
 		switch {
 		case strike%replayStrike == replayStrike/2:
 			c.replay(ctx, strike/replayStrike)
-			n = total // and nothing else
 		case strike%contrastStrike == contrastStrike/2:
 			c.contrasts(ctx)
-			n = total
-		}
-		for _, k := range kinds {
-			if n -= k.weight; n < 0 {
-				k.strike(ctx)
-				break
+		default:
+			for _, k := range kinds {
+				if n -= k.weight; n < 0 {
+					k.strike(ctx)
+					break
+				}
 			}
 		}
 		c.revive()

@@ -191,8 +191,7 @@ func (e *Embedded) Addrs() []string { return e.cluster.ListenAddrs() }
 // Attach makes it the cluster of k, before anything else uses that: what ails the broker then ails k too.
 func (e *Embedded) Attach(k *Kafka) {
 	k.Brokers = e.Addrs()
-	health, writes := k.running(e), k.embeds(e)
-	e.detach = func() { health(); writes() }
+	e.detach = k.embeds(e)
 }
 
 // Cluster is the broker itself, for tests that forge its answers.

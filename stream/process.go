@@ -20,7 +20,7 @@ type process struct {
 	broker *Embedded
 }
 
-// healthy is a Consumer or a View that runs, or an embedded broker.
+// healthy is a Consumer, a View or an embedded broker.
 type healthy interface{ Health() error }
 
 // processes are by the clusters' addresses and prefix: a Kafka is copied freely.
@@ -44,7 +44,7 @@ func (k *Kafka) running(h healthy) (ended func()) {
 	}
 }
 
-// embeds makes a broker of this process the one that Refuses asks, until ended is called.
+// embeds makes a broker of this process the one that Health and Refuses ask, until ended is called.
 func (k *Kafka) embeds(e *Embedded) (ended func()) {
 	p := k.process()
 	set := func(e *Embedded) {
@@ -106,7 +106,10 @@ func (k *Kafka) Health() error {
 		defer p.mu.Unlock()
 		return k.away(p.since)
 	}
-	runs := make([]healthy, 0, len(p.runs))
+	runs := make([]healthy, 0, len(p.runs)+1)
+	if p.broker != nil {
+		runs = append(runs, p.broker)
+	}
 	for h := range p.runs {
 		runs = append(runs, h)
 	}
