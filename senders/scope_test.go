@@ -168,13 +168,7 @@ func TestAWrongCredentialEndsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var wrong atomic.Bool
 		wrong.Store(true)
-		b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
-			time.Sleep(10 * time.Millisecond)
-			if wrong.Load() {
-				return status(409)
-			}
-			return status(200)
-		})
+		b := newBench(t, refuses(&wrong, 409, 10*time.Millisecond))
 		d := b.destination("w")
 		h := &hop{bench: b, d: d, out: b.push(d, 1000)}
 		for range 60 {
@@ -776,13 +770,7 @@ func TestAnOutageOfLimitsTeachesNoRate(t *testing.T) {
 		t.Run(fmt.Sprintf("%d s, %d and %d a second, %d at once", is.outage, is.before, is.each, is.during), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out atomic.Bool
-				b := newBench(t, func(context.Context, *Request) (*wire.Result, error) {
-					time.Sleep(20 * time.Millisecond)
-					if out.Load() {
-						return status(429)
-					}
-					return status(200)
-				})
+				b := newBench(t, refuses(&out, 429, 20*time.Millisecond))
 				d := b.destination("w")
 				h := &hop{bench: b, d: d}
 				asked := 12 * (is.during / 12)

@@ -32,6 +32,17 @@ func takes(span time.Duration) func(context.Context, *Request) (*wire.Result, er
 	}
 }
 
+// refuses answers with code while on, and takes it else.
+func refuses(on *atomic.Bool, code int, span time.Duration) func(context.Context, *Request) (*wire.Result, error) {
+	return func(context.Context, *Request) (*wire.Result, error) {
+		time.Sleep(span)
+		if on.Load() {
+			return status(code)
+		}
+		return status(200)
+	}
+}
+
 func TestPauseStopsWhatIsNotInFlight(t *testing.T) {
 	for _, name := range []control.Name{control.App("shop"), control.Destination(fcm, "shop", "w")} {
 		synctest.Test(t, func(t *testing.T) {
