@@ -77,6 +77,7 @@ func newExpander(p pb.Platform, f *Fanout) *expander {
 		Topics:  []string{schemas.TopicChunks(p)},
 		Records: 8 * queuedChunks,
 		Handle:  e.handle,
+		After:   f.ready(),
 	})
 	return e
 }

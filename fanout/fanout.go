@@ -51,7 +51,7 @@ func New(o Options) *Fanout {
 		o: o, campaigns: newCampaigns(o.Kafka), lanes: lanes.NewView(o.Kafka, o.Now), control: control.NewView(o.Kafka),
 		expanders: map[pb.Platform]*expander{},
 	}
-	f.launcher = newLauncher(o.Kafka, f.campaigns, o.Registry, o.Now)
+	f.launcher = newLauncher(f)
 	f.scheduler = &scheduler{
 		kafka: o.Kafka, campaigns: f.campaigns, now: o.Now,
 		patience: &patience{kafka: o.Kafka, log: o.Kafka.Log}, asked: map[string]time.Time{},
@@ -68,17 +68,15 @@ func (f *Fanout) Run(ctx context.Context) error {
 	group.Go(func() error { return f.campaigns.view.Run(ctx) })
 	group.Go(func() error { return f.lanes.Run(ctx) })
 	group.Go(func() error { return f.control.Run(ctx) })
-	for _, ready := range []<-chan struct{}{f.campaigns.view.Ready(), f.lanes.Ready(), f.control.Ready()} {
-		select {
-		case <-ready:
-		case <-ctx.Done():
-			return group.Wait()
-		}
-	}
 	group.Go(func() error { return f.launcher.consumer.Run(ctx) })
 	group.Go(func() error { return f.scheduler.run(ctx) })
 	for _, e := range f.expanders {
 		group.Go(func() error { return e.run(ctx) })
 	}
 	return group.Wait()
+}
+
+// ready are the views that all of it leans on, at their ends.
+func (f *Fanout) ready() []<-chan struct{} {
+	return []<-chan struct{}{f.campaigns.view.Ready(), f.lanes.Ready(), f.control.Ready()}
 }

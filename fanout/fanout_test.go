@@ -239,3 +239,21 @@ func TestUnreadableRecordsAreDeadOnceAndTheRestGoesOn(t *testing.T) {
 }
 
 func chunkKey(i int) []byte { return []byte(strings.Repeat("k", i)) }
+
+// TestAStartEndsWhatItsPredecessorHadBegun: a launcher that was killed in a transaction keeps everybody from reading the campaigns to
+// their end, its successor too, which is who can end that. It comes long before Kafka does.
+func TestAStartEndsWhatItsPredecessorHadBegun(t *testing.T) {
+	w := newWorld(t, devices("shop", 30)...)
+	killed := streamtest.Client(t, w.kafka,
+		kgo.TransactionalID(w.kafka.Prefix+"fanout.launcher.a"), kgo.TransactionTimeout(10*time.Minute))
+	if err := killed.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	undone := &kgo.Record{Topic: w.kafka.Topic(schemas.TopicCampaigns), Key: schemas.Key("shop", "undone"), Value: []byte("never")}
+	if err := killed.ProduceSync(t.Context(), undone).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	w.start("a")
+	w.ask(created(definition()), commands["launch"])
+	w.campaign(is(running))
+}

@@ -37,16 +37,17 @@ type overlay struct {
 	campaigns  map[string]*pb.Campaign
 }
 
-func newLauncher(k *stream.Kafka, c *campaigns, g *registry.Registry, now func() time.Time) *launcher {
-	log := k.Log.With("role", "fanout.launcher")
+func newLauncher(f *Fanout) *launcher {
+	log := f.o.Kafka.Log.With("role", "fanout.launcher")
 	l := &launcher{
-		campaigns: c, registry: g, log: log, now: now,
-		patience: &patience{kafka: k, log: log}, overlays: map[int32]*overlay{},
+		campaigns: f.campaigns, registry: f.o.Registry, log: log, now: f.o.Now,
+		patience: &patience{kafka: f.o.Kafka, log: log}, overlays: map[int32]*overlay{},
 	}
-	l.consumer = stream.NewConsumer(k, stream.Options{
+	l.consumer = stream.NewConsumer(f.o.Kafka, stream.Options{
 		Name:   "fanout.launcher",
 		Topics: []string{schemas.TopicCommands},
 		Handle: l.handle,
+		After:  f.ready(),
 	})
 	return l
 }

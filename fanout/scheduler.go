@@ -39,6 +39,10 @@ func (s *scheduler) run(ctx context.Context) error {
 	defer client.Close()
 	tick := time.NewTicker(scheduleEvery)
 	defer tick.Stop()
+	select {
+	case <-s.campaigns.view.Ready():
+	case <-ctx.Done():
+	}
 	for {
 		select {
 		case <-ctx.Done():

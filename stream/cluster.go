@@ -146,12 +146,13 @@ func writeCluster(ctx context.Context, k *Kafka, c *pb.ClusterConfig) error {
 	return nil
 }
 
-// readCluster is nil where nobody has prepared one. It is read wherever it lies, for only it says where.
+// readCluster is nil where nobody has prepared one. It is read wherever it lies, for only it says where; and without waiting for
+// transactions, for it is written in none, and a process that was killed in one ends that only when it has started again.
 func readCluster(ctx context.Context, k *Kafka) (*pb.ClusterConfig, error) {
 	var newest *pb.ClusterConfig
 	var written time.Time
 	var bad error
-	err := scan(ctx, k, schemas.TopicControl, func(r ViewRecord) {
+	v := newRawView(k, schemas.TopicControl, func(r ViewRecord) {
 		if string(r.Key) != clusterKey || r.Timestamp.Before(written) {
 			return
 		}
@@ -160,7 +161,8 @@ func readCluster(ctx context.Context, k *Kafka) (*pb.ClusterConfig, error) {
 			newest, written = c.GetCluster(), r.Timestamp
 		}
 	})
-	if err := errors.Join(err, bad); err != nil {
+	v.undecided = true
+	if err := errors.Join(v.pass(ctx), bad); err != nil {
 		return nil, fmt.Errorf("the cluster's configuration: %w", err)
 	}
 	return newest, nil

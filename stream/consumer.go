@@ -58,6 +58,9 @@ type Options struct {
 	// kept, and committed when this process has the partition again and no other has got on with it. A task that is then released is handed over
 	// again.
 	Keep bool
+	// After are what Handle leans on, as views that are ready: no partition is taken before they are closed. What a consumer of this
+	// name and instance had begun when it was killed is ended first: no view is ready before.
+	After []<-chan struct{}
 }
 
 // Consumer owns one group's part in one process: a consumer client, a transactional producer client, a window for each
@@ -226,7 +229,7 @@ func (c *Consumer) session(parent context.Context) error {
 // errNotBegun is a session's whose clients could not begin.
 var errNotBegun = errors.New("cannot begin to consume as")
 
-// open makes the clients. Both wait for nothing: the group client joins when it is first polled.
+// open makes the clients. The group client joins when it is first polled.
 func (s *session) open(ctx context.Context) error {
 	names := make([]string, len(s.o.Topics))
 	for i, t := range s.o.Topics {
@@ -238,6 +241,9 @@ func (s *session) open(ctx context.Context) error {
 	var err error
 	if s.topics, err = s.describe(ctx, names); err == nil {
 		err = s.endBefore(ctx) // so that the offsets that are read next are the last
+	}
+	if err == nil {
+		err = s.await(ctx)
 	}
 	if err == nil {
 		var groupCtx context.Context
@@ -315,6 +321,18 @@ func (s *session) endBefore(ctx context.Context) error {
 			"look at the brokers, and whether its partitions have enough in-sync replicas", transactionTimeout)
 	}
 	return fmt.Errorf("end the transaction before: %w", err)
+}
+
+// await waits for what the consumer comes after.
+func (s *session) await(ctx context.Context) error {
+	for _, ready := range s.o.After {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 func (s *session) groupName() string       { return s.k.Prefix + s.o.Name }

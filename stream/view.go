@@ -34,6 +34,7 @@ type View struct {
 	// missing and refused are that its topic is not there, and that it may not be read.
 	missing, refused trouble
 	passing          bool // it reads to an end and is done: nobody asks how it is
+	undecided        bool // it takes what is in transactions, however they end
 
 	mu       sync.Mutex // guards all below
 	client   *kgo.Client
@@ -108,10 +109,14 @@ func (v *View) Run(ctx context.Context) error {
 
 // follow reads one life of the topic. Its error is errRemade, or that no client can be made.
 func (v *View) follow(parent context.Context) error {
+	isolation := kgo.ReadCommitted()
+	if v.undecided {
+		isolation = kgo.ReadUncommitted()
+	}
 	client, err := v.k.Client(
 		kgo.ConsumeTopics(v.topic),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchIsolationLevel(isolation),
 		kgo.FetchMaxBytes(4<<20),
 		// What CatchUp asks comes behind the fetch that is under way.
 		kgo.FetchMaxWait(lookAgain),
@@ -186,7 +191,11 @@ func (v *View) advance() {
 // scan calls each with every record that was committed on a topic when it was called, wherever it lies, and some that came
 // after. topic is without prefix. It waits for a Kafka that is away.
 func scan(ctx context.Context, k *Kafka, topic string, each func(ViewRecord)) error {
-	v := newRawView(k, topic, each)
+	return newRawView(k, topic, each).pass(ctx)
+}
+
+// pass reads to the end once.
+func (v *View) pass(ctx context.Context) error {
 	v.passing = true
 	return v.during(ctx, v.CatchUp)
 }
