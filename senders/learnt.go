@@ -16,13 +16,15 @@ import (
 // The same 429 may be one target's own, and then a rate would only starve the others. So a rate is tried, and what was refused
 // before and under it is compared: where it was the rate, hardly any is left; where it was the targets, as many as before. Even a
 // trial holds the others up. So what a campaign says of which nothing passes while others' does is its own: a rate would hit all.
+// Hardly any is left, too, where it was neither, and is over: so it is proven by raising it until many are refused again.
 //
-//	             many say it is too much                 hardly any says so now
-//	┌──────┐ ──────────────────────────▶ ┌───────┐ ──────────────────────────▶ ┌──────┐ ─┐ some do: a little less,
-//	│ FREE │                             │ TRIAL │                             │ KEPT │  │ none do, and it is used
-//	└──────┘ ◀────────────────────────── └───────┘ ◀────────────────────────── └──────┘ ◀┘ up: a little more
-//	    ▲        as many as before                        many do again            │
-//	    └──────────────── it has held nobody back for forgetAfter ─────────────────┘
+//	             many say it is too much                 hardly any says so now                 raised, many do
+//	┌──────┐ ──────────────────────────▶ ┌───────┐ ──────────────────────────▶ ┌───────┐ ───────────────────▶ ┌──────┐ ─┐ some do: a little less,
+//	│ FREE │                             │ TRIAL │                             │ PROOF │                      │ KEPT │  │ none do, and it is used
+//	└──────┘ ◀────────────────────────── └───────┘                             └───────┘                      └──────┘ ◀┘ up: a little more
+//	    ▲        as many as before                        for a minute none does   │        many do again         │
+//	    └──────────────────────────────────────────────────────────────────────────┴── it has held nobody back ───┘
+//	                                                                                   for forgetAfter
 //
 // It is of one process; both lanes of a platform go by it. Safe for concurrent use.
 type learnt struct {
@@ -36,10 +38,11 @@ type learnt struct {
 	// targets are hashes of those that were limited since the last trial, enoughTargets at most.
 	targets map[uint64]struct{}
 	streaks streaks
-	// since is when the rate was found, began when the trial did. rounds counts its corrections, and most is how long it may take.
+	// by is what it was found by and since when, began when the trial or the step of the proof did. rounds counts the trial's
+	// corrections.
+	by           finding
 	since, began time.Time
 	rounds       int
-	most         time.Duration
 	// shares are what was limited before the trial, of each kin. Of those asked since it began limited were, answers in all;
 	// expected would have been at those shares. odds say how much likelier it is that the rate is the reason: see judge.
 	shares                  [2]float64
@@ -52,7 +55,7 @@ type learnt struct {
 	// or was exceeded last.
 	changed, bothered time.Time
 	downs             int
-	// step is by how much it goes up next, and safe the last rate from which it went up.
+	// step is by how much it goes up next, and safe the last rate from which it went up, or is raised for proof.
 	step, safe float64
 	// opened is when the destination was opened last after it took nothing for a while.
 	opened time.Time
@@ -82,11 +85,26 @@ func (t tries) all() float64 { return t.passed + t.limited }
 // share is the part that was limited.
 func (t tries) share() float64 { return t.limited / max(1, t.all()) }
 
+// finding is how it shows that it is too much.
+type finding struct {
+	// most is how long a trial may take, and counts how much more than the rate allows refutes it at once, as the time in which it
+	// would allow that.
+	most, counts time.Duration
+}
+
+var (
+	// partly is that some pass while others do not: such a service does not save up for long.
+	partly = finding{trialMost, 2 * lookBack * time.Second}
+	// byTurns is that it is shut again and again. It counts over a minute at most.
+	byTurns = finding{cycleMost, 2 * quietAfter}
+)
+
 type learning uint8
 
 const (
 	free learning = iota
 	trial
+	proof
 	kept
 )
 
@@ -118,6 +136,9 @@ const (
 	curedShare   = 0.4
 	hopeShare    = 0.6
 	trialRounds  = 4
+	// In a proof the rate is raised proofStep times each settle: what a service had saved up meanwhile is gone soon. It is proven when
+	// enoughTargets of a step are limited, and enoughShare of it. The longest that a service counts over is quietAfter: then it is none.
+	proofStep, proofMost = 4, 1e6
 	// immuneFirst and immuneMost bound the time in which nothing is tried.
 	immuneFirst, immuneMost = 10 * time.Minute, 3 * time.Hour
 	// The rate moves by paceStep down each paceEvery in which something was limited, and up each quietAfter in which nothing was
@@ -212,7 +233,7 @@ func (l *learnt) suspect(now time.Time) {
 	}
 	of = l.streaks.without(of, now)
 	if lately = sum(of); lately.limited >= enoughTargets {
-		l.try(lately.passed/lookBack, lately.share(), of, trialMost, now)
+		l.try(lately.passed/lookBack, lately.share(), of, partly, now)
 	}
 }
 
@@ -227,23 +248,26 @@ func (l *learnt) reopened(limited bool, shut, now time.Time) {
 	defer l.mu.Unlock()
 	from := l.opened.Unix()
 	l.opened = now
-	if l.state == trial || now.Before(l.immune) || len(l.targets) < enoughTargets || now.Unix()-from >= int64(len(l.seconds)) {
+	if l.state == trial || l.state == proof || now.Before(l.immune) || len(l.targets) < enoughTargets || now.Unix()-from >= int64(len(l.seconds)) {
 		return
+	}
+	if l.state == kept && l.since.Unix() >= from {
+		return // its proof is what shut it
 	}
 	cycle, of := l.over(now.Unix()-from+1, now)
 	if cycle.passed < enoughTargets {
 		return
 	}
 	// A little less: as many as it opens for have gone at once, of what it takes until it is shut next.
-	l.try((1-cycleSpare)*cycle.passed/float64(now.Unix()-from+1), cycle.share(), of, cycleMost, now)
+	l.try((1-cycleSpare)*cycle.passed/float64(now.Unix()-from+1), cycle.share(), of, byTurns, now)
 }
 
 // try begins a trial of a rate, if it is worth one. share is what was limited, and of the same by kin.
-func (l *learnt) try(rate, share float64, of [2]tries, most time.Duration, now time.Time) {
+func (l *learnt) try(rate, share float64, of [2]tries, by finding, now time.Time) {
 	if share < enoughShare || rate < worthPace {
 		return
 	}
-	l.state, l.rounds, l.downs, l.step, l.safe, l.most = trial, 0, 0, paceStep, 0, most
+	l.state, l.rounds, l.downs, l.step, l.safe, l.by = trial, 0, 0, paceStep, 0, by
 	for k := range of {
 		l.shares[k] = share
 		if of[k].all() >= enoughTargets {
@@ -271,7 +295,11 @@ func (l *learnt) lift() {
 // judge counts an answer to the trial, and ends it when they tell enough: Wald's sequential test of whether as many are limited
 // as before or no more than curedShare of that (Sequential Tests of Statistical Hypotheses, 1945).
 func (l *learnt) judge(again, limited bool, begun, now time.Time) {
-	if l.state != trial || begun.Sub(l.began) < settle {
+	switch {
+	case l.state == proof && begun.After(l.since):
+		l.prove(limited, now)
+		return
+	case l.state != trial || begun.Sub(l.began) < settle:
 		return
 	}
 	share := l.shares[kin(again)]
@@ -286,8 +314,9 @@ func (l *learnt) judge(again, limited bool, begun, now time.Time) {
 	switch {
 	case l.answers < trialAnswers || -doubtOdds < l.odds && l.odds < sureOdds:
 	case l.odds >= sureOdds:
-		l.state, l.since, l.changed, l.bothered = kept, now, now, now
+		l.state, l.since, l.safe = proof, now, l.rate()
 		l.immuneFor = 0
+		l.begin(l.safe, now)
 	case l.limited <= hopeShare*l.expected && l.rounds < trialRounds:
 		l.rounds++
 		l.begin(l.rate()*(1-l.limited/float64(l.answers)), now)
@@ -300,7 +329,20 @@ func (l *learnt) judge(again, limited bool, begun, now time.Time) {
 	}
 }
 
-// tend moves a rate that is kept. starved says that it holds something back just now.
+// prove counts an answer to the raised rate.
+func (l *learnt) prove(limited bool, now time.Time) {
+	l.answers++
+	if limited {
+		l.limited++
+	}
+	if l.limited >= enoughTargets && l.limited >= enoughShare*float64(l.answers) {
+		l.state, l.changed, l.bothered = kept, now, now
+		l.set(l.safe)
+		l.safe = 0
+	}
+}
+
+// tend moves a rate that is tried or kept. starved says that it holds something back just now.
 func (l *learnt) tend(starved bool, now time.Time) {
 	if l.pace.Load() == 0 {
 		return
@@ -311,15 +353,29 @@ func (l *learnt) tend(starved bool, now time.Time) {
 		l.bothered = now
 	}
 	switch {
-	case l.state == trial && now.Sub(l.began) > l.most:
+	case l.state == trial && now.Sub(l.began) > l.by.most:
 		l.lift()
 		if l.limited < float64(l.answers) { // else it is shut just now
 			l.immune = now.Add(quietAfter)
 		}
+	case l.state == proof:
+		l.raise(now)
 	case l.state == kept && now.Sub(l.bothered) > forgetAfter:
 		l.lift()
 	case l.state == kept && now.Sub(l.changed) >= paceEvery:
 		l.move(starved, now)
+	}
+}
+
+// raise goes on with the proof, or ends it where that did not come.
+func (l *learnt) raise(now time.Time) {
+	lasts := now.Sub(l.since)
+	since, _ := l.over(int64(lasts/time.Second), now)
+	switch {
+	case lasts >= quietAfter, since.passed > l.safe*(lasts+l.by.counts).Seconds():
+		l.lift()
+	case now.Sub(l.began) >= settle:
+		l.begin(min(proofStep*l.rate(), proofMost), now)
 	}
 }
 
@@ -330,6 +386,8 @@ func (l *learnt) move(starved bool, now time.Time) {
 		l.downs = 0
 	}
 	switch {
+	case lately.passed == 0:
+		return // it is shut, or nothing is asked: neither tells of the rate
 	case l.downs >= downsMost && lately.share() > stillLimited:
 		l.lift()
 		return

@@ -806,3 +806,54 @@ func TestAnOutageOfLimitsTeachesNoRate(t *testing.T) {
 		})
 	}
 }
+
+// Nor is one that strikes a part, or comes twice: it may end just as a rate is tried, which then has cured nothing.
+func TestAPartialOutageOfLimitsTeachesNoRate(t *testing.T) {
+	for _, percent := range []uint32{50, 80, 95, 100} {
+		for _, outage := range []int{3, 6, 9, 30} { // seconds
+			t.Run(fmt.Sprintf("%d of a hundred for %d s", percent, outage), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var out atomic.Bool
+					b := newBench(t, func(_ context.Context, r *Request) (*wire.Result, error) {
+						time.Sleep(20 * time.Millisecond)
+						if out.Load() && sickly(r.Delivery.Device, percent) {
+							return status(429)
+						}
+						return status(200)
+					})
+					d := b.destination("w")
+					h := &hop{bench: b, d: d}
+					asked := 0
+					seconds := func(n int) (limited int) {
+						for i := range n {
+							asked += 200
+							h.out = append(h.out, b.pushRun(d, fmt.Sprint("run", i%12), 200)...)
+							h.pass()
+							if rate := d.known.rate(); rate > 0 && rate < 200 {
+								limited++
+							}
+						}
+						return limited
+					}
+					seconds(20)
+					for range 2 {
+						seconds(20)
+						out.Store(true)
+						seconds(outage)
+						out.Store(false)
+					}
+					limited := seconds(120)
+					if s := d.status(time.Now()); s.PerMinute > 0 || limited > 8 {
+						t.Errorf("after its end a rate held for %d of 120 s, and %.0f a minute is kept", limited, s.PerMinute)
+					}
+					for range 60 {
+						h.pass()
+					}
+					if got := b.endsOf(h.out)[pb.Outcome_OUTCOME_ACCEPTED]; got != asked {
+						t.Errorf("%d of %d went", got, asked)
+					}
+				})
+			})
+		}
+	}
+}
