@@ -65,12 +65,11 @@ func (d *destination) wants(run string, again bool, now time.Time) bool {
 		return false
 	}
 	d.reckon(now)
-	fits := d.wanted > 0 && now.Sub(d.starved) > starvedFor
 	switch {
 	case !d.turns.may(run):
 		return false
 	case d.breaker.state == stateOpen || !again && d.wanted > 0:
-		if d.wanted--; !fits {
+		if d.wanted--; d.wanted < 0 {
 			return false
 		}
 	case !d.lacksProbe(run, now):
@@ -117,7 +116,7 @@ const (
 func (d *destination) recalls(run string, at time.Time, failed int, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, held := d.held(); held != nil || d.laneHeld() || now.Sub(d.starved) <= starvedFor {
+	if _, held := d.held(); held != nil || d.laneHeld() {
 		return false
 	}
 	d.reckon(now)

@@ -138,6 +138,33 @@ func TestRatesAreKept(t *testing.T) {
 	}
 }
 
+// A rate is used whole, too, when most of what waits for it was put off to let others by: also while they go on, and afterwards.
+func TestWhatWasPutOffUsesItsRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, seconds = 60, 60
+		b := newBench(t, takes(5*time.Millisecond))
+		b.restrain(control.Destination(fcm, "shop", "w"), &pb.Restraint{PerSecond: rate})
+		d, other := b.destination("w"), b.destination("o")
+		h := &hop{bench: b, d: d, out: b.push(d, 3*rate*seconds)}
+		for _, beside := range []int{1, 0} {
+			before := b.requestsTo(d)
+			for range seconds {
+				b.push(other, beside)
+				h.pass()
+			}
+			if h.copies < rate*seconds {
+				t.Fatalf("%d were put off only", h.copies)
+			}
+			if got := b.requestsTo(d) - before; got < rate*seconds*9/10 || got > rate*seconds*11/10 {
+				t.Errorf("with %d a second beside it %d of %d went", beside, got, rate*seconds)
+			}
+		}
+		if h.copies > 4*3*rate*seconds {
+			t.Errorf("%d records on retry topics", h.copies)
+		}
+	})
+}
+
 // A campaign's rate also holds for what is on the topic already, and holds up no other campaign.
 func TestCampaignsPaceIsKeptInTheLane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
