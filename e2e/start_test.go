@@ -3,6 +3,7 @@ package e2e
 import (
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -178,19 +179,37 @@ func TestStartOnAClusterWithoutATopic(t *testing.T) {
 	w.balanced(w.ended("demo", "c1"))
 }
 
-// On a cluster that nobody has prepared, serve says how to.
-func TestStartOnAnEmptyCluster(t *testing.T) {
+// On a Kafka that nobody has prepared, or that is just being prepared, serve waits, and says in /readyz what for.
+func TestStartWaitsForTopicsApply(t *testing.T) {
 	t.Parallel()
-	k := streamtest.Kafka(t, streamtest.Topic{Name: "unrelated", Partitions: 1})
-	w := elsewhere(t, k)
-	p := launch(t, "serve", w.env, "serve")
-	p.says("belfry topics apply")
-	w.belfry("topics", "apply")
-	if p.running() {
-		w.ready(p)
-		return
+	for name, topics := range map[string][]streamtest.Topic{
+		"nothing there": {{Name: "unrelated", Partitions: 1}},
+		"its topics":    nil, // all of the plan, and no record of the cluster yet
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := elsewhere(t, streamtest.Kafka(t, topics...))
+			health := freeAddress(t)
+			w.env = append(w.env, "BELFRY_HEALTH="+health)
+			p := launch(t, "serve", w.env, "serve")
+			until(t, "/readyz says what to do", func() bool { return strings.Contains(got("http://"+health+"/readyz"), "belfry topics apply") })
+			w.belfry("topics", "apply")
+			w.ready(p)
+		})
 	}
-	w.start()
+}
+
+// got is the body that a URL is answered with, or "".
+func got(url string) string {
+	resp, err := http.Get(url)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return ""
+	}
+	return string(b)
 }
 
 // SIGTERM while serve still waits for a Kafka that is away is a stop in good order: who deploys or rolls back sees no failure.

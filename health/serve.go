@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/belfry/belfry/stream"
 )
 
 const (
@@ -31,12 +33,16 @@ type Report struct {
 type Server struct {
 	listener net.Listener
 	log      *slog.Logger
-	process  atomic.Pointer[Process] // nil until Begin
+	kafka    atomic.Pointer[stream.Kafka] // nil until Waits
+	process  atomic.Pointer[Process]      // nil until Begin
 	stopping atomic.Bool
 }
 
 // NewServer makes one. Serve closes the listener.
 func NewServer(l net.Listener, log *slog.Logger) *Server { return &Server{listener: l, log: log} }
+
+// Waits has it tell what a process that is starting waits for on a Kafka, until Begin.
+func (s *Server) Waits(k *stream.Kafka) { s.kafka.Store(k) }
 
 // Begin has it tell of a process from now on. Before, it is not ready.
 func (s *Server) Begin(p *Process) { s.process.Store(p) }
@@ -81,12 +87,25 @@ func (s *Server) report(ctx context.Context) Report {
 	case s.stopping.Load():
 		return Report{Status: unready, Reasons: "This process is stopping."}
 	case p == nil:
-		return Report{Status: unready, Reasons: "This process is starting: it waits for Kafka and Redis, as its log says."}
+		return Report{Status: unready, Reasons: s.starting()}
 	}
 	if err := p.Ready(ctx); err != nil {
 		return Report{Status: unready, Reasons: Sentences(err), Warnings: p.Warnings()}
 	}
 	return Report{Status: "ok", Warnings: p.Warnings()}
+}
+
+// starting is what a process waits for that has not begun.
+func (s *Server) starting() string {
+	const starting = "This process is starting."
+	k := s.kafka.Load()
+	if k == nil {
+		return starting
+	}
+	if err := k.Health(); err != nil {
+		return starting + " " + Sentences(err)
+	}
+	return starting
 }
 
 const unready = "unavailable"

@@ -24,19 +24,40 @@ var ErrNoCluster = errors.New("this Kafka has no Belfry cluster yet: run belfry 
 
 // CheckCluster refuses a cluster that this binary does not fit: prepared by a newer release, with another number of shards,
 // or with keys that do not lie where they should. Starting all the same is how a restart turns a slow morning into a silent
-// one. From here on k places keys as the cluster does: nothing else may use k before. It waits for a Kafka that is away.
+// one. From here on k places keys as the cluster does: nothing else may use k before. It waits for a Kafka that is away, and for
+// belfry topics apply where nobody has run that yet or it is at work; k.Health says which.
 func CheckCluster(ctx context.Context, k *Kafka) error {
 	if err := k.await(ctx); err != nil {
 		return err
 	}
-	c, err := readCluster(ctx, k)
-	if err != nil {
-		return err
+	var none unprepared
+	none.fails, none.works = "this process waits for a cluster", "there is a cluster"
+	defer k.running(&none)()
+	for {
+		c, err := readCluster(ctx, k)
+		if err != nil {
+			return err
+		}
+		if c != nil {
+			none.over(k.Log)
+			return adopt(ctx, k, c)
+		}
+		none.note(k, k.Log, ErrNoCluster)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), ErrNoCluster)
+		case <-time.After(lookAgain):
+		}
 	}
-	if c == nil {
-		return ErrNoCluster
-	}
-	return adopt(ctx, k, c)
+}
+
+// unprepared is that a process waits for the record of its cluster.
+type unprepared struct{ trouble }
+
+// Health is what it waits for, or nil.
+func (u *unprepared) Health() error {
+	_, err := u.lasts()
+	return err
 }
 
 // MarkCluster is CheckCluster for whoever prepares a cluster, with belfry topics apply: it may be a new one.
@@ -162,7 +183,7 @@ func readCluster(ctx context.Context, k *Kafka) (*pb.ClusterConfig, error) {
 		}
 	})
 	v.undecided = true
-	if err := errors.Join(v.pass(ctx), bad); err != nil {
+	if err := errors.Join(v.during(ctx, v.CatchUp), bad); err != nil {
 		return nil, fmt.Errorf("the cluster's configuration: %w", err)
 	}
 	return newest, nil

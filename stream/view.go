@@ -191,11 +191,7 @@ func (v *View) advance() {
 // scan calls each with every record that was committed on a topic when it was called, wherever it lies, and some that came
 // after. topic is without prefix. It waits for a Kafka that is away.
 func scan(ctx context.Context, k *Kafka, topic string, each func(ViewRecord)) error {
-	return newRawView(k, topic, each).pass(ctx)
-}
-
-// pass reads to the end once.
-func (v *View) pass(ctx context.Context) error {
+	v := newRawView(k, topic, each)
 	v.passing = true
 	return v.during(ctx, v.CatchUp)
 }

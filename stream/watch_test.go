@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -53,10 +54,12 @@ func TestWatchSaysItOnce(t *testing.T) {
 	}
 }
 
-// TestClusterOfANewerReleaseIsRefused, and so is one that nobody prepared.
+// TestClusterOfANewerReleaseIsRefused, and one that nobody prepared is waited for.
 func TestClusterOfANewerReleaseIsRefused(t *testing.T) {
 	k := streamtest.Kafka(t)
-	if err := stream.CheckCluster(t.Context(), k); !errors.Is(err, stream.ErrNoCluster) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := stream.CheckCluster(ctx, k); !errors.Is(err, stream.ErrNoCluster) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("a cluster that nobody prepared: %v", err)
 	}
 	if err := stream.MarkCluster(t.Context(), k); err != nil {

@@ -87,6 +87,9 @@ func (a *app) openKafka(ctx context.Context) (err error) {
 		return err
 	}
 	if len(a.kafka.Brokers) > 0 {
+		if a.told != nil {
+			a.told.Waits(a.kafka)
+		}
 		return stream.CheckCluster(ctx, a.kafka)
 	}
 	broker, err := stream.OpenEmbedded(stream.EmbeddedOptions{
