@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -56,7 +57,7 @@ func (l *loader) file() bool {
 		l.problems.add("", "cannot read the configuration: %s", err)
 		return false
 	}
-	return l.yaml(data)
+	return l.yaml(bytes.TrimPrefix(data, []byte("\ufeff"))) // YAML 1.2, 5.2: a byte order mark is no content
 }
 
 func (l *loader) yaml(data []byte) bool {

@@ -229,6 +229,12 @@ func TestEveryFaultAtOnce(t *testing.T) {
 	}
 }
 
+func TestAByteOrderMarkIsPassedOver(t *testing.T) {
+	if c := load(t, "\ufefflisten: 127.0.0.1:9000\n"); c.Listen != "127.0.0.1:9000" {
+		t.Errorf("listen is %q", c.Listen)
+	}
+}
+
 func TestUnreadableFile(t *testing.T) {
 	_, err := Load(filepath.Join(t.TempDir(), "none.yaml"), nil)
 	if err == nil || !strings.Contains(err.Error(), "cannot read the configuration: open ") {
