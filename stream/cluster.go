@@ -46,7 +46,7 @@ func CheckCluster(ctx context.Context, k *Kafka) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", context.Cause(ctx), ErrNoCluster)
-		case <-time.After(lookAgain):
+		case <-time.After(time.Second):
 		}
 	}
 }
