@@ -3,7 +3,6 @@ package e2e
 import (
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -191,25 +190,11 @@ func TestStartWaitsForTopicsApply(t *testing.T) {
 			health := freeAddress(t)
 			w.env = append(w.env, "BELFRY_HEALTH="+health)
 			p := launch(t, "serve", w.env, "serve")
-			until(t, "/readyz says what to do", func() bool { return strings.Contains(got("http://"+health+"/readyz"), "belfry topics apply") })
+			until(t, "/readyz says what to do", func() bool { return strings.Contains(get("http://"+health+"/readyz"), "belfry topics apply") })
 			w.belfry("topics", "apply")
 			w.ready(p)
 		})
 	}
-}
-
-// got is the body that a URL is answered with, or "".
-func got(url string) string {
-	resp, err := http.Get(url)
-	if err != nil {
-		return ""
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return ""
-	}
-	return string(b)
 }
 
 // SIGTERM while serve still waits for a Kafka that is away is a stop in good order: who deploys or rolls back sees no failure.
